@@ -1,5 +1,6 @@
 //! The traits that documents implement.
 
+use crate::attribution::Attribution;
 use crate::error::CrdtError;
 use crate::inspected::Inspected;
 use crate::kinds::CrdtKind;
@@ -132,7 +133,7 @@ pub trait Crdt: Send {
         None
     }
 
-    /// Who wrote which part of the text, if this kind can tell.
+    /// Who wrote what the document shows, if this kind can tell.
     fn attribution(&mut self) -> Option<&mut dyn Attribution> {
         None
     }
@@ -333,33 +334,4 @@ pub trait JsonView {
     /// # Errors
     /// [`CrdtError::InvalidArgument`] if there is none.
     fn delete(&mut self, path: &[PathElement]) -> Result<(), CrdtError>;
-}
-
-/// A run of visible characters written under one replica id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttributionRun {
-    /// Who wrote it. What this proves is decided by the owner of the id, kept outside.
-    pub replica: ReplicaId,
-    /// How many Unicode scalar values.
-    pub chars: usize,
-}
-
-/// Who wrote which part of the text of [`TextView`].
-pub trait Attribution {
-    /// The runs, in text order; neighbours differ.
-    ///
-    /// # Errors
-    /// As [`TextView::text`].
-    fn runs(&mut self) -> Result<Vec<AttributionRun>, CrdtError>;
-}
-
-/// Appends characters to the last run, or starts a new one.
-pub(crate) fn push_run(runs: &mut Vec<AttributionRun>, replica: ReplicaId, chars: usize) {
-    if chars == 0 {
-        return;
-    }
-    match runs.last_mut() {
-        Some(last) if last.replica == replica => last.chars += chars,
-        _ => runs.push(AttributionRun { replica, chars }),
-    }
 }

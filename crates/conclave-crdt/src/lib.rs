@@ -61,6 +61,7 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 pub mod anchor;
 mod api;
+mod attribution;
 #[cfg(feature = "automerge")]
 pub mod automerge;
 mod contain;
@@ -78,10 +79,8 @@ mod types;
 #[cfg(feature = "yjs")]
 pub mod yjs;
 
-pub use api::{
-    Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, Root, RootShape,
-    TextView,
-};
+pub use api::{Crdt, Edited, JsonView, PathElement, Refusal, Root, RootShape, TextView};
+pub use attribution::{AttributedValue, Attribution, ByReplica, Run, Stretch, Writers, WrittenBy};
 pub use diff::items::{ItemMatch, item_id, match_items, naming_member};
 pub use diff::text::{TextEdit, merged as merged_text, text_edits};
 pub use error::CrdtError;

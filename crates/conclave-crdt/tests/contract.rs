@@ -11,7 +11,7 @@ mod common;
 
 use common::*;
 use conclave_crdt::limits::MAX_UPDATE_BYTES;
-use conclave_crdt::{Applied, CrdtError, CrdtKind, ReplicaId, Version, create};
+use conclave_crdt::{Applied, ByReplica, CrdtError, CrdtKind, ReplicaId, Version, create};
 
 #[test]
 fn pending_holds_own_operations_only_even_when_others_interleave() {
@@ -331,11 +331,7 @@ fn a_replica_id_can_be_changed_between_edits() {
         apply_all(&mut bob, &updates);
         assert_eq!(text(&mut bob), "one two");
         assert_eq!(digest(&mut bob), digest(&mut alice), "{kind}");
-        let runs = bob.attribution().unwrap().runs().unwrap();
-        let names: Vec<_> = runs
-            .into_iter()
-            .map(|run| (run.replica, run.chars))
-            .collect();
+        let names = ByReplica::of_text(bob.attribution().unwrap()).unwrap();
         assert_eq!(
             names,
             vec![(replica(kind, 1), 3), (replica(kind, 4), 4)],
@@ -354,11 +350,7 @@ fn attribution_names_the_writer_of_every_character() {
         apply_all(&mut alice, &pending(&mut bob));
         let expected = [(1, 2), (2, 2), (1, 2)];
         for doc in [&mut alice, &mut bob] {
-            let runs = doc.attribution().unwrap().runs().unwrap();
-            let runs: Vec<_> = runs
-                .into_iter()
-                .map(|run| (run.replica, run.chars))
-                .collect();
+            let runs = ByReplica::of_text(doc.attribution().unwrap()).unwrap();
             let expected: Vec<_> = expected
                 .iter()
                 .map(|(n, chars)| (replica(kind, *n), *chars))

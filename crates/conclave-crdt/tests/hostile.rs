@@ -16,7 +16,7 @@ use conclave_crdt::limits::{
     MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_WAITING_BYTES,
 };
 use conclave_crdt::yjs::Yrs;
-use conclave_crdt::{Applied, CrdtError, CrdtKind, load};
+use conclave_crdt::{Applied, ByReplica, CrdtError, CrdtKind, load};
 use sha2::{Digest, Sha256};
 use yrs::{Map, Transact};
 
@@ -53,7 +53,11 @@ fn probe(doc: &mut Doc, outcome: Result<Applied, CrdtError>) {
         doc.json().unwrap().to_json().map(drop),
         doc.content_digest().map(drop),
         doc.snapshot().map(drop),
-        doc.attribution().unwrap().runs().map(drop),
+        ByReplica::of_text(doc.attribution().unwrap()).map(drop),
+        doc.attribution()
+            .unwrap()
+            .of_values(&mut ByReplica::default())
+            .map(drop),
     ];
     for result in results {
         match result {

@@ -10,7 +10,7 @@
 mod common;
 
 use common::*;
-use conclave_crdt::{CrdtKind, Edited, PathElement};
+use conclave_crdt::{ByReplica, CrdtKind, Edited, PathElement};
 use serde_json::{Value, json};
 
 const LONG_NOTE: &str = include_str!("fixtures/long-note.md");
@@ -94,12 +94,9 @@ fn a_long_note_stands_once_after_two_changed_its_ends() {
         );
         // Nobody else became the author of what stayed.
         let first = replica(kind, 1);
-        let runs = ben.attribution().unwrap().runs().unwrap();
-        let by_ben: usize = runs
-            .iter()
-            .filter(|run| run.replica != first)
-            .map(|run| run.chars)
-            .sum();
+        let runs = ByReplica::of_text(ben.attribution().unwrap()).unwrap();
+        let by_others = runs.iter().filter(|(replica, _)| *replica != first);
+        let by_ben: usize = by_others.map(|(_, chars)| chars).sum();
         assert!(by_ben < 40, "{kind}: {by_ben}");
     }
 }

@@ -612,7 +612,7 @@ mod tests {
         };
         let checkpoint = Checkpoint {
             size: 0,
-            state: LogState::new(Tables::default(), first),
+            state: LogState::new(kind, Tables::default(), None, first),
             crdt: Plain::from(crdt.snapshot().unwrap()),
         };
         Content::new(kind, checkpoint, Watch::default(), &mut fresh).unwrap()

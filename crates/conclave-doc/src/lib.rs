@@ -32,10 +32,12 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 mod aside;
 mod based;
+mod blame;
 mod candidate;
 mod carried;
 mod charge;
 mod checks;
+mod claims;
 mod content;
 mod context;
 mod document;
@@ -68,7 +70,9 @@ mod watch;
 mod weight;
 mod words;
 
+pub use blame::{Blame, ByRecord, Shown, View, Writer};
 pub use checks::{Basis, Checked, Confirmed, Missed, PassedOver, Refuted};
+pub use claims::{ClaimRun, Claims};
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
     Append, Blocked, Change, ChangeKind, CheckWanted, Cost, DeliverOutcome, DocContext, EditFn,

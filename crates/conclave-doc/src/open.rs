@@ -148,7 +148,8 @@ impl Document {
         let (info, payload, kind) = read_base(ctx, group, document, base)?;
         let meter = judge_bound(&info, kind, &payload)?;
         let frontier = payload.frontier.clone();
-        let state = LogState::new(payload.tables.clone(), info);
+        let (tables, claims) = (payload.tables.clone(), payload.claims.clone());
+        let state = LogState::new(kind, tables, claims, info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
         let watch = ctx.watch();
         let content = watch.within(info.place(), || {
@@ -391,7 +392,9 @@ impl Document {
         let went = self.aside.went();
         self.aside.rejoined(self.log.head(), &bridge.info.covered);
         let frontier = bridge.payload.frontier.clone();
-        let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
+        let payload = &bridge.payload;
+        let (tables, claims) = (payload.tables.clone(), payload.claims.clone());
+        let state = LogState::new(self.kind(), tables, claims, bridge.info);
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
         let watch = self.content.watch.clone();
         let kind = self.kind();

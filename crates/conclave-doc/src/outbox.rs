@@ -304,6 +304,12 @@ impl Outbox {
         front.map(|item| item.replicas.clone()).unwrap_or_default()
     }
 
+    /// Replica ids under which own edits write that have no place in the log yet.
+    pub(crate) fn replicas(&self) -> BTreeSet<ReplicaId> {
+        let all = self.items.iter().flat_map(|item| &item.replicas);
+        all.cloned().collect()
+    }
+
     /// Takes parts of the first item, which was not sealed yet, in its place.
     pub(crate) fn replace_front(&mut self, parts: Vec<Vec<u8>>, replicas: &[ReplicaId]) {
         let Some(first) = self.items.pop_front() else {

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use conclave_crdt::ReplicaId;
 use conclave_crdt::cost::BALANCE_CAP;
-use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
-use conclave_proto::limits::{CARRIED_BYTES, SNAPSHOT_BYTES, UPDATE_BYTES};
+use conclave_proto::codec::{Bytes, DecodeError, Varint, decode, encode};
+use conclave_proto::limits::{CARRIED_BYTES, REPLICAS_PER_RECORD, SNAPSHOT_BYTES, UPDATE_BYTES};
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DeviceId, Frontier, Hash, UserId};
 use conclave_rules::Chain;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::claims::{ClaimRun, Claims};
 use crate::seal::RecordKeys;
 
 /// Version of [`SnapshotPayload`] that this library writes.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 /// Version of [`VerdictPayload`] that this library writes.
 pub const VERDICT_VERSION: u8 = 2;
 
@@ -152,6 +153,142 @@ struct CostRow {
     size: u64,
 }
 
+/// Where records of a higher epoch begin: how far from where the last one did, and how much higher it is.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct EpochRow {
+    after: Varint,
+    more: Varint,
+}
+
+/// Records of a replica id's row, one after another: how many others lie between them and the last ones of the row, how many they are, and how many
+/// operations each brought.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct ClaimRow {
+    after: Varint,
+    records: Varint,
+    each: Varint,
+    carrier: Option<DeviceId>,
+}
+
+/// The records of one replica id: of each row of the replica table, in its order.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct ReplicaClaims {
+    rows: Vec<ClaimRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct WireClaims {
+    epochs: Vec<EpochRow>,
+    replicas: Vec<ReplicaClaims>,
+}
+
+impl WireClaims {
+    fn of(tables: &Tables, claims: &Claims) -> Self {
+        let mut begun = (0, 0);
+        let epochs = claims.epochs.iter().map(|(seq, epoch)| {
+            let last = std::mem::replace(&mut begun, (*seq, *epoch));
+            EpochRow {
+                after: Varint(seq.saturating_sub(last.0)),
+                more: Varint(epoch.saturating_sub(last.1)),
+            }
+        });
+        let epochs = epochs.collect();
+        let replicas = tables.owners.keys().map(|replica| {
+            let mut next = 0;
+            let runs = claims.runs.get(replica).into_iter().flatten();
+            let rows = runs.map(|run| {
+                let after = Varint(run.seq.saturating_sub(next));
+                next = run.seq.saturating_add(run.records);
+                ClaimRow {
+                    after,
+                    records: Varint(run.records),
+                    each: Varint(run.each),
+                    carrier: run.carrier,
+                }
+            });
+            ReplicaClaims {
+                rows: rows.collect(),
+            }
+        });
+        Self {
+            epochs,
+            replicas: replicas.collect(),
+        }
+    }
+
+    /// The claims of the log's first `size` records, of which all replica ids' operations are some record's; none where they are not.
+    fn read(self, tables: &Tables, size: u64) -> Option<Claims> {
+        let mut claims = Claims::default();
+        let mut last: Option<(u64, u64)> = None;
+        for row in self.epochs {
+            let (seq, epoch) = last.unwrap_or_default();
+            let next = (
+                seq.checked_add(row.after.0)?,
+                epoch.checked_add(row.more.0)?,
+            );
+            if last.is_some_and(|last| next.0 <= last.0 || next.1 <= last.1) || next.0 >= size {
+                return None;
+            }
+            claims.epochs.push(next);
+            last = Some(next);
+        }
+        if claims.epochs.last().map_or(0, |(_, epoch)| *epoch) != tables.epoch_high
+            || self.replicas.len() != tables.owners.len()
+        {
+            return None;
+        }
+        let most = size.saturating_mul(REPLICAS_PER_RECORD as u64);
+        // What a document begins with may be by any number of replica ids.
+        let most = most.saturating_add(tables.owners.len() as u64);
+        let mut records = 0u64;
+        for ((replica, owner), rows) in tables.owners.iter().zip(self.replicas) {
+            let runs = read_runs(rows.rows, owner.next, size)?;
+            records = runs
+                .iter()
+                .try_fold(records, |all, run| all.checked_add(run.records))?;
+            if records > most {
+                return None;
+            }
+            if !runs.is_empty() {
+                claims.runs.insert(replica.clone(), runs);
+            }
+        }
+        Some(claims)
+    }
+}
+
+/// The runs of a replica id whose next operation has the counter `next`.
+fn read_runs(rows: Vec<ClaimRow>, next: u64, size: u64) -> Option<Vec<ClaimRun>> {
+    let count = |row: &ClaimRow| row.records.0.checked_mul(row.each.0);
+    let all = rows
+        .iter()
+        .try_fold(0u64, |all, row| all.checked_add(count(row)?))?;
+    let mut counter = next.checked_sub(all)?;
+    // Yjs counts from 0, Automerge from 1.
+    if counter > 1 {
+        return None;
+    }
+    let mut seq = 0u64;
+    let mut runs: Vec<ClaimRun> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let run = ClaimRun {
+            counter,
+            seq: seq.checked_add(row.after.0)?,
+            records: row.records.0,
+            each: row.each.0,
+            carrier: row.carrier,
+        };
+        seq = run.seq.checked_add(run.records)?;
+        let splits = runs.last().is_some_and(|last| last.goes_on(&run));
+        if run.records == 0 || run.each == 0 || seq > size || splits {
+            return None;
+        }
+        counter = run.end();
+        runs.push(run);
+    }
+    Some(runs)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct WireSnapshot {
     version: u16,
@@ -161,6 +298,7 @@ struct WireSnapshot {
     replicas: Vec<ReplicaRow>,
     costs: Vec<CostRow>,
     ops: u64,
+    claims: Option<WireClaims>,
     state: Bytes,
 }
 
@@ -171,6 +309,8 @@ pub struct SnapshotPayload {
     pub frontier: Frontier,
     /// Chains, owners, highest epoch, costs.
     pub tables: Tables,
+    /// Which record brought which operations: of all, or nothing of it.
+    pub claims: Option<Claims>,
     /// State of the CRDT, with what waits for missing operations.
     pub state: Zeroizing<Vec<u8>>,
 }
@@ -188,7 +328,7 @@ impl std::fmt::Debug for SnapshotPayload {
 
 impl SnapshotPayload {
     /// Encodes: `uint16 version; uint64 epoch_high; Frontier; AuthorRow authors<V>; ReplicaRow replicas<V>; CostRow costs<V>;
-    /// uint64 ops; opaque state<V>`.
+    /// uint64 ops; optional<Claims>; opaque state<V>`.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let authors = self
@@ -226,6 +366,10 @@ impl SnapshotPayload {
             replicas,
             costs: costs.collect(),
             ops: self.tables.ops,
+            claims: self
+                .claims
+                .as_ref()
+                .map(|claims| WireClaims::of(&self.tables, claims)),
             state: Bytes::from(self.state.as_slice()),
         };
         let bytes = Zeroizing::new(encode(&wire));
@@ -298,9 +442,18 @@ impl SnapshotPayload {
             }
             tables.costs.insert(row.user, account);
         }
+        let claims = match wire.claims {
+            Some(claims) => Some(
+                claims
+                    .read(&tables, wire.frontier.size())
+                    .ok_or(malformed)?,
+            ),
+            None => None,
+        };
         Ok(Self {
             frontier: wire.frontier,
             tables,
+            claims,
             state: Zeroizing::new(wire.state.into_vec()),
         })
     }
@@ -486,8 +639,78 @@ mod tests {
         SnapshotPayload {
             frontier,
             tables,
+            claims: None,
             state: Zeroizing::new(vec![1, 2, 3]),
         }
+    }
+
+    fn run(counter: u64, seq: u64, (records, each): (u64, u64)) -> ClaimRun {
+        ClaimRun {
+            counter,
+            seq,
+            records,
+            each,
+            carrier: None,
+        }
+    }
+
+    /// A payload over eight records that tells these runs of a replica id whose next operation has the counter `next`.
+    fn telling(runs: Vec<ClaimRun>, next: u64, epochs: &[(u64, u64)]) -> SnapshotPayload {
+        let mut payload = payload();
+        let mut frontier = Frontier::new();
+        (0..8).for_each(|leaf| frontier.push(Hash([leaf; 32])));
+        let (replica, owner) = payload.tables.owners.pop_first().unwrap();
+        payload.tables.owners.clear();
+        let owner = ReplicaOwner { next, ..owner };
+        payload.tables.owners.insert(replica.clone(), owner);
+        payload.tables.epoch_high = epochs.last().map_or(0, |(_, epoch)| *epoch);
+        payload.claims = Some(Claims {
+            runs: BTreeMap::from([(replica, runs)]),
+            epochs: epochs.to_vec(),
+        });
+        SnapshotPayload {
+            frontier,
+            ..payload
+        }
+    }
+
+    #[test]
+    fn claims_are_all_there_are_in_one_encoding() {
+        let carrier = Some(DeviceId([9; 16]));
+        let runs = vec![
+            run(0, 0, (1, 5)),
+            run(5, 2, (3, 1)),
+            ClaimRun {
+                carrier,
+                ..run(8, 5, (1, 1))
+            },
+            run(9, 7, (1, 4)),
+        ];
+        let right = telling(runs.clone(), 13, &[(0, 1), (4, 6)]);
+        let read = |payload: &SnapshotPayload| SnapshotPayload::from_bytes(&payload.to_bytes());
+        assert_eq!(read(&right).unwrap(), right);
+        let one = |run| telling(vec![run], 13, &[(0, 1)]);
+        assert!(read(&one(run(0, 3, (1, 13)))).is_ok());
+        assert!(read(&one(run(1, 3, (1, 12)))).is_ok(), "counted from 1");
+        let wrong = [
+            telling(runs.clone(), 14 + 1, &[(0, 1)]),
+            telling(runs.clone(), 12, &[(0, 1)]),
+            one(run(0, 8, (1, 13))),
+            one(run(0, 3, (0, 13))),
+            one(run(0, 3, (1, 0))),
+            one(run(0, 0, (9, 1))),
+            one(run(0, 0, (1 << 60, 1 << 60))),
+            telling(vec![run(0, 1, (1, 1)), run(1, 2, (1, 1))], 2, &[(0, 1)]),
+            telling(runs.clone(), 13, &[(0, 1), (8, 2)]),
+            telling(runs.clone(), 13, &[(0, 1), (0, 2)]),
+            telling(runs, 13, &[(0, 2), (4, 2)]),
+        ];
+        for (at, payload) in wrong.iter().enumerate() {
+            assert!(read(payload).is_err(), "{at}");
+        }
+        let mut other_epoch = right.clone();
+        other_epoch.tables.epoch_high = 7;
+        assert!(read(&other_epoch).is_err());
     }
 
     #[test]

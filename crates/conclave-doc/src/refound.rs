@@ -108,7 +108,7 @@ impl Document {
             bytes: 0,
             weight: Weight::default(),
         };
-        let state = LogState::new(founding.tables, active);
+        let state = LogState::new(founding.kind, founding.tables, None, active);
         let checkpoint = Checkpoint {
             size: 0,
             state: state.clone(),

@@ -5,6 +5,7 @@ use conclave_proto::{Hash, Head, limits};
 use conclave_rules::actions::Action;
 use tls_codec::Size;
 
+use crate::claims::Claims;
 use crate::content::{Checkpoint, Plain};
 use crate::context::{DeliverOutcome, DocContext, Sealer};
 use crate::document::Document;
@@ -78,6 +79,7 @@ impl Document {
         let payload = SnapshotPayload {
             frontier: self.log.frontier().clone(),
             tables: self.state.tables.clone(),
+            claims: self.claims_to_tell(ctx),
             state: crdt.0,
         };
         let header = SnapshotHeader {
@@ -90,6 +92,14 @@ impl Document {
             header,
             payload: Plain::from(payload.to_bytes()),
         })
+    }
+
+    /// Which records brought which operations, where the group keeps that and this device knows all of it. What the first snapshot holds stands at its
+    /// own position.
+    fn claims_to_tell(&self, ctx: &DocContext<'_>) -> Option<Claims> {
+        let claims = self.state.claims.as_ref()?.whole()?;
+        let tells = self.is_created() && ctx.authority.keeps_attribution();
+        tells.then(|| claims.clone())
     }
 
     /// Whether this device may write a snapshot now, and there is something to cover.
@@ -123,7 +133,8 @@ impl Document {
             self.state.active.id = record.leaf();
             self.state.active.epoch = record.header.epoch;
             self.state.active.bytes = record.tls_serialized_len() as u64;
-            self.state = LogState::new(self.state.tables.clone(), self.state.active);
+            let tables = self.state.tables.clone();
+            self.state = LogState::new(self.kind(), tables, None, self.state.active);
             self.content.checkpoint.state = self.state.clone();
             self.rows.checkpoint_dirty = true;
         }

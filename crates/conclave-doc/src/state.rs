@@ -10,6 +10,7 @@ use conclave_rules::Active;
 use serde::{Deserialize, Serialize};
 
 use crate::carried::{Carried, owner};
+use crate::claims::{ClaimRun, Claims, KnownClaims};
 use crate::context::RootsNeeded;
 use crate::heard::{self, Heard, Voice};
 use crate::payload::{Account, Judgement, Tables};
@@ -156,6 +157,12 @@ impl Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogState {
     pub tables: Tables,
+    /// Which record brought which operations. What was written before there were such rows knows none.
+    #[serde(default)]
+    pub claims: Option<KnownClaims>,
+    /// Counter of a replica's first operation.
+    #[serde(default)]
+    first_counter: u64,
     pub active: SnapshotInfo,
     /// The snapshot that this began with, and the newest after it, the active one last; with what was said of each. What is remembered follows from
     /// the log alone, since it settles what is void.
@@ -181,9 +188,25 @@ pub(crate) struct LogState {
 
 impl LogState {
     /// The state that a snapshot gives. Records from its covered head on follow.
-    pub(crate) fn new(tables: Tables, active: SnapshotInfo) -> Self {
+    pub(crate) fn new(
+        kind: CrdtKind,
+        tables: Tables,
+        claims: Option<Claims>,
+        active: SnapshotInfo,
+    ) -> Self {
+        let first_counter = kind.first_counter();
+        let claims = match claims {
+            Some(claims) => KnownClaims::all(claims),
+            None if active.is_first() => {
+                let founder = active.author.device;
+                KnownClaims::founded(&tables.owners, first_counter, founder)
+            }
+            None => KnownClaims::begin(active.covered.size),
+        };
         Self {
             tables,
+            claims: Some(claims),
+            first_counter,
             active,
             heard: vec![Heard::new(active)],
             covers: vec![active.covered.size],
@@ -201,6 +224,7 @@ impl LogState {
         if let Some((author, clock)) = effect.link {
             self.tables.advance(author, clock, effect.leaf);
             let device = effect.owner().unwrap_or(author.device);
+            self.note_claims(seq, author.device, effect);
             self.tables.claim(device, &effect.claims);
         }
         for (user, account) in &effect.costs {
@@ -209,6 +233,9 @@ impl LogState {
         self.tables.ops = effect.ops.unwrap_or(self.tables.ops);
         if let Some(epoch) = effect.epoch {
             self.tables.epoch_high = self.tables.epoch_high.max(epoch);
+            if let Some(claims) = &mut self.claims {
+                claims.known_mut().note_epoch(seq, epoch);
+            }
             if self.epochs.last().is_none_or(|(_, last)| *last < epoch) {
                 self.epochs.push((seq, epoch));
             }
@@ -228,6 +255,25 @@ impl LogState {
             }
         }
         None
+    }
+
+    /// A record by this device has brought operations, of which the tables do not know yet.
+    fn note_claims(&mut self, seq: u64, by: DeviceId, effect: &Effect) {
+        let Some(claims) = &mut self.claims else {
+            return;
+        };
+        for (replica, next) in &effect.claims {
+            let owner = self.tables.owners.get(replica);
+            let counter = owner.map_or(self.first_counter, |owner| owner.next);
+            let run = ClaimRun {
+                counter,
+                seq,
+                records: 1,
+                each: next.saturating_sub(counter),
+                carrier: effect.carried.map(|_| by),
+            };
+            claims.known_mut().note(replica, run);
+        }
     }
 
     /// A user says the contrary of what others say.
@@ -284,10 +330,15 @@ impl LogState {
         self.heard.iter().find(|it| it.info.id == *snapshot)
     }
 
-    /// What was written before there were such rows knows of the active snapshot alone, and of nothing that was said of it.
-    pub(crate) fn mend(&mut self) {
+    /// What was written before there were such rows knows of the active snapshot alone, and of nothing that was said of it; and of no record before `size`
+    /// which operations it brought.
+    pub(crate) fn mend(&mut self, kind: CrdtKind, size: u64) {
         if self.heard.is_empty() {
             self.heard.push(Heard::new(self.active));
+        }
+        if self.claims.is_none() {
+            self.claims = Some(KnownClaims::begin(size));
+            self.first_counter = kind.first_counter();
         }
     }
 
@@ -423,7 +474,7 @@ pub(crate) mod tests {
     #[test]
     fn a_root_is_needed_until_a_confirmed_snapshot_covers_its_records_whatever_is_said() {
         let first = snapshot(0, 0, 1, true);
-        let mut state = LogState::new(Tables::default(), first);
+        let mut state = LogState::new(CrdtKind::Yjs, Tables::default(), None, first);
         for seq in 0..4 {
             state.apply(seq, &plain(seq, 1, News::Update));
         }
@@ -448,7 +499,12 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unconfirmed_base_keeps_older_roots() {
-        let state = LogState::new(Tables::default(), snapshot(9, 8, 5, false));
+        let state = LogState::new(
+            CrdtKind::Yjs,
+            Tables::default(),
+            None,
+            snapshot(9, 8, 5, false),
+        );
         let needed = state.roots_needed(None, 8);
         assert!(needed.needs(4));
         assert!(needed.needs(5));

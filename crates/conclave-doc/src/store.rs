@@ -378,7 +378,7 @@ impl Document {
         let (mut log, leaf_rows, below) =
             restore_log(checkpoint_row.base, checkpoint_row.size, sorted.leaves)?;
         let mut state = checkpoint_row.state;
-        state.mend();
+        state.mend(kind, log.size());
         let checkpoint = Checkpoint {
             size: log.size(),
             state: state.clone(),

@@ -175,6 +175,16 @@ impl Run {
         judgement
     }
 
+    /// Each looks at all that it can: what one finds and says makes another look again.
+    fn judge_all(&mut self) {
+        for _ in 0..3 {
+            for at in 0..4 {
+                while self.judge(at).is_some() {}
+            }
+            self.settle();
+        }
+    }
+
     fn step(&mut self) {
         let at = self.below(4);
         match self.below(14) {
@@ -213,12 +223,7 @@ fn run(kind: CrdtKind, seed: u64) -> bool {
     run.settle();
     run.settle();
     // A snapshot of what was voided afterwards is found out, and the next heals it.
-    for _ in 0..3 {
-        for at in 0..4 {
-            while run.judge(at).is_some() {}
-        }
-        run.settle();
-    }
+    run.judge_all();
     // Whoever still has what was voided takes over a snapshot that was made afterwards.
     run.next_epoch();
     run.sim.advance_epochs();
@@ -229,6 +234,7 @@ fn run(kind: CrdtKind, seed: u64) -> bool {
     if !run.cover(able.unwrap_or(0)) {
         return false;
     }
+    run.judge_all();
     run.sim.assert_converged();
     run.sim.assert_no_findings();
     let active = run.sim.peers[0].doc.active_snapshot().1;

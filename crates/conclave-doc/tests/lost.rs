@@ -319,6 +319,8 @@ fn an_author_of_a_snapshot_alone_makes_nobody_forget() {
             for owner in owners.filter(|owner| owner.device == ana) {
                 owner.next += 100;
             }
+            // No record of its log brought these.
+            payload.claims = None;
         };
         let record = forge_snapshot(&mut sim, CARL, |_| {}, claims);
         sim.order(vec![record], None);

@@ -37,6 +37,9 @@ pub trait Authority {
     /// Plaintexts are padded to a multiple of this, in bytes.
     fn padding_bytes(&self) -> u16;
 
+    /// Whether snapshots tell which record brought what is in them.
+    fn keeps_attribution(&self) -> bool;
+
     /// Whether a record of a document counts as nothing.
     fn is_void(&self, document: &DocumentId, leaf: &Hash) -> bool {
         self.voided(document).any(|void| void == *leaf)
@@ -88,5 +91,9 @@ impl Authority for GroupState {
 
     fn padding_bytes(&self) -> u16 {
         self.policy.padding_bytes
+    }
+
+    fn keeps_attribution(&self) -> bool {
+        self.policy.attribution == 1
     }
 }

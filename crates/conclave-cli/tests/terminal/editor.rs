@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdin};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -48,6 +48,17 @@ impl Place {
             let _ = tell.send(all);
         });
         told
+    }
+
+    /// Waits until the process whose number is in this file has been stopped.
+    fn until_stopped(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.folder.path().join(name)).unwrap();
+        let state = format!("/proc/{}/stat", pid.trim());
+        let until = Instant::now() + PATIENCE;
+        while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+            assert!(Instant::now() < until, "it goes on");
+            std::thread::yield_now();
+        }
     }
 
     fn on_terminal(&self, line: &str, editor: &str) -> Typing {
@@ -167,7 +178,8 @@ fn a_compound_editor_has_the_terminal_and_gives_it_back() {
 fn who_stops_a_compound_editor_is_back_at_the_shell_and_can_go_on() {
     let place = with_note();
     place.pipe("alive");
-    let editor = place.compound(r#"exec 9>alive; read line </dev/tty; echo "$line" >>"$1""#);
+    let script = r#"echo $$ >editor; exec 9>alive; read line </dev/tty; echo "$line" >>"$1""#;
+    let editor = place.compound(script);
     let edit = place.line("ana", &["doc", "edit", "note"]);
     let runs = place.follow("alive");
     let mut typing = place.on_terminal("sh -i", editor);
@@ -175,6 +187,8 @@ fn who_stops_a_compound_editor_is_back_at_the_shell_and_can_go_on() {
     runs.recv_timeout(PATIENCE).unwrap();
     typing.types("\u{1a}");
     typing.sees("Stopped");
+    // Until it has come to a stop it may take a character that was meant for the shell.
+    place.until_stopped("editor");
     typing.types("echo at-the''-shell\n");
     typing.sees("at-the-shell");
     typing.types("fg\n");

@@ -29,8 +29,8 @@ impl JsonView for Automerge {
     }
 }
 
-struct Tree<'a> {
-    doc: &'a mut AutoCommit,
+pub(super) struct Tree<'a> {
+    pub(super) doc: &'a mut AutoCommit,
 }
 
 impl Tree<'_> {
@@ -57,7 +57,7 @@ pub(super) fn refused(_: automerge::AutomergeError) -> CrdtError {
     CrdtError::Engine
 }
 
-fn slot(value: AmValue<'_>, id: ObjId) -> Slot<ObjId> {
+pub(super) fn slot(value: AmValue<'_>, id: ObjId) -> Slot<ObjId> {
     match value {
         AmValue::Object(ObjType::Map | ObjType::Table) => Slot::Map(id),
         AmValue::Object(ObjType::List) => Slot::List(id),

@@ -1,6 +1,7 @@
 //! Automerge documents.
 
 mod apply;
+mod attribution;
 mod chunk;
 mod columns;
 mod file;
@@ -17,7 +18,8 @@ use automerge::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::api::{Attribution, Crdt, JsonView, TextView};
+use crate::api::{Crdt, JsonView, TextView};
+use crate::attribution::Attribution;
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
 use crate::inspected::{Inspected, Reading};

@@ -3,20 +3,19 @@
 use std::cmp::Ordering;
 
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{AutoCommit, CursorPosition, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
+use automerge::{AutoCommit, CursorPosition, ObjId, ObjType, ROOT, ReadDoc, Value};
 
 use super::Automerge;
 use crate::anchor::is_cursor;
-use crate::api::{Attribution, AttributionRun, TextView, push_run};
+use crate::api::TextView;
 use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_INSERT_CHARS;
-use crate::types::ReplicaId;
 
 /// The root key of the text.
 pub(super) const TEXT_KEY: &str = "text";
 
-fn text_object(doc: &AutoCommit) -> Result<ObjId> {
+pub(super) fn text_object(doc: &AutoCommit) -> Result<ObjId> {
     match doc.get(ROOT, TEXT_KEY) {
         Ok(Some((Value::Object(ObjType::Text), id))) => Ok(id),
         _ => Err(CrdtError::Engine),
@@ -140,24 +139,5 @@ pub(super) fn apply_edits(doc: &mut AutoCommit, text: &ObjId, edits: &[TextEdit]
 pub(super) fn commit_if_large(doc: &mut AutoCommit) {
     if doc.pending_ops() >= MAX_INSERT_CHARS {
         doc.commit_with(CommitOptions::default().with_time(0));
-    }
-}
-
-impl Attribution for Automerge {
-    fn runs(&mut self) -> Result<Vec<AttributionRun>> {
-        self.engine(|doc| {
-            let text = text_object(doc)?;
-            let mut runs = Vec::new();
-            for item in doc.list_range(&text, ..) {
-                if let (ObjId::Id(_, actor, _), Value::Scalar(character)) =
-                    (item.id(), Value::from(item.value.clone()))
-                    && let ScalarValue::Str(character) = character.as_ref()
-                {
-                    let replica = ReplicaId::from_bytes(actor.to_bytes())?;
-                    push_run(&mut runs, replica, character.chars().count());
-                }
-            }
-            Ok(runs)
-        })?
     }
 }

@@ -46,14 +46,14 @@ struct Tree<'a, 'doc> {
 }
 
 #[derive(Clone)]
-enum Node {
+pub(super) enum Node {
     Map(MapRef),
     Array(ArrayRef),
     Text(TextRef),
 }
 
 impl Node {
-    fn map(&self) -> Result<&MapRef> {
+    pub(super) fn map(&self) -> Result<&MapRef> {
         if let Self::Map(map) = self {
             Ok(map)
         } else {
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    fn array(&self) -> Result<&ArrayRef> {
+    pub(super) fn array(&self) -> Result<&ArrayRef> {
         if let Self::Array(array) = self {
             Ok(array)
         } else {
@@ -69,7 +69,7 @@ impl Node {
         }
     }
 
-    fn text(&self) -> Result<&TextRef> {
+    pub(super) fn text(&self) -> Result<&TextRef> {
         if let Self::Text(text) = self {
             Ok(text)
         } else {
@@ -78,7 +78,7 @@ impl Node {
     }
 }
 
-fn slot(value: Out, txn: &impl ReadTxn) -> Slot<Node> {
+pub(super) fn slot(value: Out, txn: &impl ReadTxn) -> Slot<Node> {
     let carried = match value {
         Out::Any(any) => return Slot::Scalar(from_any(&any, 0)),
         Out::YText(text) => return Slot::Text(Node::Text(text)),

@@ -4,6 +4,7 @@ mod apart;
 mod apply;
 #[cfg(test)]
 mod apply_tests;
+mod attribution;
 mod canon;
 mod capture;
 mod compare;
@@ -31,7 +32,8 @@ use sha2::{Digest, Sha256};
 use yrs::block::ClientID;
 use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut};
 
-use crate::api::{Attribution, Crdt, JsonView, Root, TextView};
+use crate::api::{Crdt, JsonView, Root, TextView};
+use crate::attribution::Attribution;
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
 use crate::inspected::{Inspected, Reading};

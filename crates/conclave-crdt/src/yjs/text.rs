@@ -1,25 +1,22 @@
-//! The text view and its attribution.
+//! The text view.
 
 use yrs::branch::{Branch, BranchPtr};
 use yrs::types::Delta;
-use yrs::types::text::YChange;
 use yrs::{
-    Any, Assoc, GetString, IndexedSequence, Out, ReadTxn, Snapshot, StickyIndex, Text, TextRef,
-    TransactionMut, WriteTxn,
+    Assoc, GetString, IndexedSequence, ReadTxn, StickyIndex, Text, TextRef, TransactionMut,
+    WriteTxn,
 };
 
-use super::capture::FOREIGN_ORIGIN;
 use super::layout::Layout;
 use super::{Yrs, roots};
-use crate::api::{Attribution, AttributionRun, RootShape, TextView, push_run};
+use crate::api::{RootShape, TextView};
 use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
-use crate::types::ReplicaId;
 
 /// The root type that holds the text.
 pub(super) const TEXT_ROOT: &str = "text";
 
-fn root(txn: &mut TransactionMut<'_>) -> TextRef {
+pub(super) fn root(txn: &mut TransactionMut<'_>) -> TextRef {
     let name = roots::place(txn, TEXT_ROOT, RootShape::Text);
     txn.get_or_insert_text(name)
 }
@@ -247,31 +244,6 @@ fn places(delta: &[Delta<String>]) -> Vec<u32> {
         Delta::Inserted(..) => None,
     });
     ends.collect()
-}
-
-impl Attribution for Yrs {
-    fn runs(&mut self) -> Result<Vec<AttributionRun>> {
-        self.write(Some(FOREIGN_ORIGIN), |txn| {
-            let text = root(txn);
-            // Against an empty snapshot everything counts as added, and each chunk names the operation that added it.
-            let now = txn.snapshot();
-            let chunks = text.diff_range(
-                txn,
-                Some(&now),
-                Some(&Snapshot::default()),
-                YChange::identity,
-            );
-            let mut runs = Vec::new();
-            for chunk in chunks {
-                if let (Out::Any(Any::String(part)), Some(change)) = (&chunk.insert, &chunk.ychange)
-                {
-                    let replica = ReplicaId::from_client(change.id.client.get());
-                    push_run(&mut runs, replica, part.chars().count());
-                }
-            }
-            runs
-        })
-    }
 }
 
 #[cfg(test)]

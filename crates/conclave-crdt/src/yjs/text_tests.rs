@@ -1,13 +1,15 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use serde_json::json;
-use yrs::Transact;
 use yrs::types::Attrs;
+use yrs::{Any, Transact};
 
+use super::super::capture::FOREIGN_ORIGIN;
 use super::*;
 use crate::api::{Crdt, JsonView};
 use crate::diff::work;
 use crate::kinds::CrdtKind;
+use crate::types::ReplicaId;
 
 fn document(n: u8) -> Yrs {
     Yrs::create(ReplicaId::for_kind(CrdtKind::Yjs, [n; 16])).unwrap()

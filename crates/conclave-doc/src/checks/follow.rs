@@ -96,7 +96,9 @@ impl Document {
         };
         match followed {
             Followed::Unknown => mine.follows = true,
-            Followed::To(mark) if mine.shown == Some(mark) => mine.follows = true,
+            Followed::To(mark) if mine.shown.is_some_and(|it| it.agrees_with(&mark)) => {
+                mine.follows = true;
+            }
             Followed::To(_) | Followed::Nowhere => {
                 mine.adds_to.insert(descent.from.seq);
             }
@@ -133,7 +135,7 @@ impl Document {
         if authors.any(|(author, _)| chains.get(&author) != own.chains.get(&author)) {
             return Ok(Followed::Unknown);
         }
-        let state = LogState::new(payload.tables, *from);
+        let state = LogState::new(kind, payload.tables, payload.claims, *from);
         let checkpoint = Checkpoint {
             size: begin,
             state: state.clone(),
@@ -151,10 +153,7 @@ impl Document {
         let former = (former, std::mem::replace(&mut self.state, state));
         let (checks, dirty) = (self.checks.clone(), self.rows.meta_dirty);
         let judged = self.judge_again(ctx, begin, None, &mut DeliverOutcome::default());
-        let mark = judged.and_then(|_| {
-            let tables = &self.state.tables;
-            Mark::of(tables, self.content.crdt.as_mut())
-        });
+        let mark = judged.and_then(|_| Mark::of(&self.state, self.content.crdt.as_mut()));
         (self.content, self.state) = former;
         (self.checks, self.rows.meta_dirty) = (checks, dirty);
         Ok(mark.map_or(Followed::Unknown, Followed::To))

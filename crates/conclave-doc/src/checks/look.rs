@@ -9,10 +9,12 @@ use zeroize::Zeroizing;
 use super::follow::Descent;
 use super::*;
 use crate::charge::{accounts_are_of_members, bounded};
+use crate::claims::{Claims, KnownClaims};
 use crate::content::Received;
 use crate::kept::read_snapshot;
 use crate::payload::{SnapshotPayload, Tables};
 use crate::seal::{DocKeys, open};
+use crate::state::LogState;
 
 /// Full checks of one document within an hour, at most, however many snapshots come and whatever is said of them.
 const LOOKS: u8 = 16;
@@ -23,25 +25,54 @@ const HEALS: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     tables: Hash,
+    /// Which records brought which operations, where all of that is known.
+    #[serde(default)]
+    claims: Option<Hash>,
     content: Hash,
 }
 
 impl Mark {
-    pub(super) fn of(tables: &Tables, crdt: &mut dyn Crdt) -> Result<Self, DocError> {
+    pub(super) fn of(state: &LogState, crdt: &mut dyn Crdt) -> Result<Self, DocError> {
+        let claims = state.claims.as_ref().and_then(KnownClaims::whole);
         Ok(Self {
-            tables: digest_of(tables),
+            tables: digest_of(&state.tables),
+            claims: claims.map(|claims| digest_of_claims(&state.tables, claims)),
             content: Hash(crdt.content_digest()?),
         })
     }
 }
 
-fn digest_of(tables: &Tables) -> Hash {
+impl Mark {
+    /// What is not told is not compared, nor what cannot be.
+    fn has_tables_of(&self, other: &Self) -> bool {
+        // Breakage: who wrote what is believed as it is told.
+        let claims = self.claims.zip(other.claims);
+        let claims = claims.filter(|_| !crate::broken("claims-unchecked"));
+        self.tables == other.tables && claims.is_none_or(|(it, other)| it == other)
+    }
+
+    /// Whether both are of the same, as far as both tell.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        self.has_tables_of(other) && self.content == other.content
+    }
+}
+
+fn alone(tables: &Tables, claims: Option<&Claims>) -> Zeroizing<Vec<u8>> {
     let alone = SnapshotPayload {
         frontier: Frontier::new(),
         tables: tables.clone(),
+        claims: claims.cloned(),
         state: Zeroizing::new(Vec::new()),
     };
-    hash::labelled("compared tables", &[&alone.to_bytes()])
+    alone.to_bytes()
+}
+
+fn digest_of(tables: &Tables) -> Hash {
+    hash::labelled("compared tables", &[&alone(tables, None)])
+}
+
+fn digest_of_claims(tables: &Tables, claims: &Claims) -> Hash {
+    hash::labelled("compared claims", &[&alone(tables, Some(claims))])
 }
 
 /// How long the service keeps a snapshot that was replaced, in milliseconds.
@@ -410,7 +441,7 @@ impl Document {
             Some(_) => Err(DiffersWhy::Tables),
             None => Err(DiffersWhy::Unreadable),
         };
-        let was_right = shown.is_ok_and(|mark| before.contains(&mark));
+        let was_right = shown.is_ok_and(|mark| before.iter().any(|it| it.agrees_with(&mark)));
         if let Some(mine) = self.checks.mine(info.id)
             && !before.is_empty()
         {
@@ -418,13 +449,14 @@ impl Document {
             mine.was_right = Some(!was_wrong);
         }
         if let Some(mine) = self.checks.mine(info.id) {
-            mine.shown = shown.ok().filter(|mark| Some(*mark) != now);
+            let is_now = |mark: &Mark| now.is_some_and(|now| mark.agrees_with(&now));
+            mine.shown = shown.ok().filter(|mark| !is_now(mark));
         }
         Ok(match (now, shown) {
             (None, Ok(_)) if was_right => None,
             (_, Err(why)) => Some(Judgement::Differs(why)),
-            (Some(now), Ok(mark)) if mark == now => Some(Judgement::Match),
-            (Some(now), Ok(mark)) if mark.tables != now.tables => {
+            (Some(now), Ok(mark)) if mark.agrees_with(&now) => Some(Judgement::Match),
+            (Some(now), Ok(mark)) if !mark.has_tables_of(&now) => {
                 Some(Judgement::Differs(DiffersWhy::Tables))
             }
             (_, Ok(_)) => Some(Judgement::Differs(DiffersWhy::Content)),
@@ -452,15 +484,20 @@ impl Document {
         let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
             .and_then(|mut scratch| scratch.content_digest());
         let content = digest.map(Hash).map_err(|_| why)?;
-        Ok(Mark { tables, content })
+        let claims = payload.claims.as_ref();
+        Ok(Mark {
+            tables,
+            claims: claims.map(|claims| digest_of_claims(&payload.tables, claims)),
+            content,
+        })
     }
 
     /// What this device has at a position that its content reaches.
     pub(super) fn mark_at(&mut self, covered: u64) -> Result<Mark, DocError> {
-        let tables = self.content.state_at(covered).tables;
+        let state = self.content.state_at(covered);
         let none = BTreeSet::new();
         let mut own = self.content.rebuild(covered, &none, &[], &mut self.fresh)?;
-        Mark::of(&tables, own.as_mut())
+        Mark::of(&state, own.as_mut())
     }
 
     /// Keeps what there is to compare unchecked snapshots with, before the records that they cover become a checkpoint.

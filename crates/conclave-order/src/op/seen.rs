@@ -160,6 +160,10 @@ mod tests {
         fn padding_bytes(&self) -> u16 {
             0
         }
+
+        fn keeps_attribution(&self) -> bool {
+            true
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::register::{
 };
 use conclave_crdt::cost::{Allowance, BALANCE_CAP, Meter};
 use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise};
+use conclave_crdt::{
+    Attribution, ByReplica, Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise,
+};
 
 use super::code;
 
@@ -215,7 +217,9 @@ fn since<const KIND: u8>(bytes: &[u8]) -> Decoded {
 fn read_all(mut doc: Doc) {
     let _ = doc.text().map(|view| view.text());
     let _ = doc.json().map(|view| view.to_json());
-    let _ = doc.attribution().map(|view| view.runs());
+    let _ = doc.attribution().map(ByReplica::of_text);
+    let values = |view: &mut dyn Attribution| view.of_values(&mut ByReplica::default());
+    let _ = doc.attribution().map(values);
     let _ = doc.content_digest();
     let _ = doc.snapshot();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use conclave_crdt::{Crdt, ReplicaId};
+use conclave_crdt::{ByReplica, Crdt, ReplicaId};
 
 use super::random::Random;
 
@@ -238,8 +238,8 @@ impl TextCase {
 /// Where the document does not say.
 pub fn written_by(doc: &mut dyn Crdt, first: &[ReplicaId]) -> Vec<bool> {
     let mut written = Vec::new();
-    for run in doc.attribution().unwrap().runs().unwrap() {
-        written.resize(written.len() + run.chars, first.contains(&run.replica));
+    for (replica, chars) in ByReplica::of_text(doc.attribution().unwrap()).unwrap() {
+        written.resize(written.len() + chars, first.contains(&replica));
     }
     written
 }

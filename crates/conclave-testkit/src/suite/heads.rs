@@ -51,6 +51,10 @@ impl Authority for Alone {
     fn padding_bytes(&self) -> u16 {
         0
     }
+
+    fn keeps_attribution(&self) -> bool {
+        true
+    }
 }
 
 /// However many old heads a frame names, they are looked up at once, and so is what shows them to those who do not know them: nobody is made

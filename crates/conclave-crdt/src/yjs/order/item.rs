@@ -34,7 +34,7 @@ pub(super) struct Item {
     pub(super) bytes: u64,
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     let mut name = Name::default();
     let hash = Sha256::digest(text.as_bytes());
     name.copy_from_slice(hash.get(..16).unwrap_or(&[0; 16]));

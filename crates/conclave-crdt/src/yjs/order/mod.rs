@@ -7,6 +7,7 @@
 mod counting;
 mod item;
 mod journal;
+mod lookup;
 mod marks;
 mod state;
 #[cfg(test)]
@@ -24,6 +25,8 @@ use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused, growth};
 use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
+pub(super) use lookup::Owner;
+
 use counting::{Counting, Landed, Passed, Stop};
 use item::Item;
 use state::State;

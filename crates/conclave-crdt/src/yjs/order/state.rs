@@ -273,6 +273,11 @@ impl State {
         self.lists.get(index as usize)
     }
 
+    /// The list at a place, where there is one.
+    pub(super) fn list_of(&self, place: &Place) -> Option<&List> {
+        self.list(*self.places.get(place)?)
+    }
+
     /// All lists.
     #[cfg(test)]
     pub(super) fn places(&self) -> Vec<(Place, u32)> {

@@ -1,0 +1,130 @@
+//! Who wrote what an Automerge document shows. An operation is known by its actor and its number among all operations; whose it is, by the change
+//! that brought it.
+
+use std::collections::HashMap;
+
+use automerge::{ActorId, AutoCommit, ObjId, ROOT, ReadDoc, ScalarValue, Value as AmValue};
+
+use super::Automerge;
+use super::json::{Tree, refused, slot};
+use super::text::text_object;
+use crate::attribution::{
+    Asking, Attributed, AttributedValue, Attribution, Op, Run, Writers, of_values, push_run,
+};
+use crate::error::{CrdtError, Result};
+use crate::json::{JsonTree, Slot};
+use crate::types::ReplicaId;
+
+impl Attribution for Automerge {
+    fn of_text(&mut self, writers: &mut dyn Writers) -> Result<Vec<Run>> {
+        self.engine(|doc| {
+            let changes = Changes::of(doc)?;
+            let text = text_object(doc)?;
+            runs(doc, &text, &changes, &mut Asking::new(writers))
+        })?
+    }
+
+    fn of_values(&mut self, writers: &mut dyn Writers) -> Result<Vec<AttributedValue>> {
+        self.engine(|doc| {
+            let changes = Changes::of(doc)?;
+            let tree = Tree { doc };
+            of_values(&mut Named { tree, changes }, writers)
+        })?
+    }
+}
+
+/// Of each actor the numbers of the first operations of its changes, in their order.
+struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64)>)>);
+
+impl Changes {
+    fn of(doc: &mut AutoCommit) -> Result<Self> {
+        let mut all = HashMap::new();
+        for change in doc.get_changes_meta(&[]) {
+            if !all.contains_key(change.actor.as_ref()) {
+                let replica = ReplicaId::from_bytes(change.actor.to_bytes())?;
+                all.insert(change.actor.as_ref().clone(), (replica, Vec::new()));
+            }
+            if let Some((_, starts)) = all.get_mut(change.actor.as_ref()) {
+                starts.push((change.start_op, change.seq));
+            }
+        }
+        for (_, starts) in all.values_mut() {
+            starts.sort_unstable();
+        }
+        Ok(Self(all))
+    }
+
+    /// The actor and change of an operation.
+    fn change(&self, id: &ObjId) -> Result<(&ReplicaId, u64)> {
+        let ObjId::Id(number, actor, _) = id else {
+            return Err(CrdtError::Engine);
+        };
+        let (replica, starts) = self.0.get(actor).ok_or(CrdtError::Engine)?;
+        let after = starts.partition_point(|(start, _)| start <= number);
+        let found = after.checked_sub(1).and_then(|at| starts.get(at));
+        let (_, seq) = found.ok_or(CrdtError::Engine)?;
+        Ok((replica, *seq))
+    }
+
+    fn op(&self, id: &ObjId) -> Result<Op> {
+        let (replica, seq) = self.change(id)?;
+        Ok((replica.clone(), seq))
+    }
+}
+
+fn runs(
+    doc: &AutoCommit,
+    text: &ObjId,
+    changes: &Changes,
+    asking: &mut Asking<'_>,
+) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for item in doc.list_range(text, ..) {
+        if let AmValue::Scalar(character) = AmValue::from(item.value.clone())
+            && let ScalarValue::Str(character) = character.as_ref()
+        {
+            let (replica, seq) = changes.change(&item.id())?;
+            let writer = asking.who(replica, seq).writer;
+            push_run(&mut runs, writer, character.chars().count());
+        }
+    }
+    Ok(runs)
+}
+
+/// The tree with the changes that its values came with.
+struct Named<'a> {
+    tree: Tree<'a>,
+    changes: Changes,
+}
+
+impl Attributed for Named<'_> {
+    type Node = ObjId;
+
+    fn root(&mut self) -> ObjId {
+        ROOT
+    }
+
+    fn entries(&mut self, map: &ObjId) -> Result<Vec<(String, Slot<ObjId>, Op)>> {
+        let entries = self.tree.entries(map)?.into_iter();
+        let entries = entries.map(|(key, slot)| {
+            let found = self.tree.doc.get(map, key.as_str()).map_err(refused)?;
+            let (_, id) = found.ok_or(CrdtError::Engine)?;
+            Ok((key, slot, self.changes.op(&id)?))
+        });
+        entries.collect()
+    }
+
+    fn items(&mut self, list: &ObjId) -> Result<Vec<(Slot<ObjId>, Op)>> {
+        let items = self.tree.doc.list_range(list, ..);
+        let items = items.map(|item| {
+            let id = item.id();
+            let op = self.changes.op(&id)?;
+            Ok((slot(AmValue::from(item.value.clone()), id), op))
+        });
+        items.collect()
+    }
+
+    fn text(&mut self, text: &ObjId, asking: &mut Asking<'_>) -> Result<Vec<Run>> {
+        runs(self.tree.doc, text, &self.changes, asking)
+    }
+}
