@@ -49,6 +49,8 @@ pub struct RateLimits {
     pub shown_to_one: Bucket,
     /// Bytes of presence that is for all.
     pub shown_bytes: Bucket,
+    /// Bytes of presence that is for one.
+    pub shown_to_one_bytes: Bucket,
     /// Requests for key packages.
     pub claims: Bucket,
     /// Those by which a user takes one-time packages of another; past it packages of last resort are handed out.
@@ -84,6 +86,7 @@ impl Default for RateLimits {
             shown: Bucket::new(20, 600),
             shown_to_one: Bucket::new(1_024, 15_360),
             shown_bytes: Bucket::new(128 * 1024, 60 * 64 * 1024),
+            shown_to_one_bytes: Bucket::new(2 * 1024 * 1024, 60 * 64 * 1024),
             claims: Bucket::new(500, 600),
             claims_of_user: Bucket::per_hour(8, 8),
             claims_from_user: Bucket::per_hour(64, 64),

@@ -63,6 +63,7 @@ pub(crate) struct Rates {
     shown: Buckets<DeviceId>,
     shown_to_one: Buckets<DeviceId>,
     shown_bytes: Buckets<DeviceId>,
+    shown_to_one_bytes: Buckets<DeviceId>,
     pub(crate) claims: Buckets<DeviceId>,
     /// One-time packages that a user takes from another.
     pub(crate) claims_of_user: Buckets<(UserId, UserId)>,
@@ -81,6 +82,7 @@ impl Rates {
             shown: Buckets::new(limits.map(|limits| limits.shown)),
             shown_to_one: Buckets::new(limits.map(|limits| limits.shown_to_one)),
             shown_bytes: Buckets::new(limits.map(|limits| limits.shown_bytes)),
+            shown_to_one_bytes: Buckets::new(limits.map(|limits| limits.shown_to_one_bytes)),
             claims: Buckets::new(limits.map(|limits| limits.claims)),
             claims_of_user: Buckets::new(limits.map(|limits| limits.claims_of_user)),
             claims_from_user: Buckets::new(limits.map(|limits| limits.claims_from_user)),
@@ -99,7 +101,8 @@ impl Rates {
     pub(crate) fn shown(&self, device: DeviceId, to_one: bool, bytes: u64) -> Result<(), Refusal> {
         let now = self.clock.now();
         if to_one {
-            return self.shown_to_one.take(device, 1, now);
+            self.shown_to_one.take(device, 1, now)?;
+            return self.shown_to_one_bytes.take(device, bytes, now);
         }
         self.shown.take(device, 1, now)?;
         self.shown_bytes.take(device, bytes, now)

@@ -155,9 +155,11 @@ fn exit(code: &str) -> Exit {
         | "engine.waits_for_pace"
         | "refused.recovering" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
-        "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
-            Exit::Refused
-        }
+        "engine.forbidden"
+        | "engine.inactive"
+        | "engine.superseded"
+        | "engine.last_owner"
+        | "document.attribution_off" => Exit::Refused,
         "client.group_lost" | "mls.forbidden" | "mls.not_member" | "mls.leaving" => Exit::Refused,
         "client.endpoint" | "client.argument" | "engine.invalid_policy" => Exit::Usage,
         "engine.rescued" => Exit::Rescued,

@@ -30,6 +30,7 @@ mod json;
 mod lookup;
 mod names;
 mod output;
+mod painted;
 mod rescued;
 mod say;
 mod signals;

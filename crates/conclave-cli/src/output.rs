@@ -11,6 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Exit, Failure, Result};
+pub use crate::painted::PaintedRow;
+use crate::painted::{Canvas, painted};
 use crate::terminal::{Written, on_one_line, tame};
 
 /// Whether results reach a terminal as they are: somebody asked for that.
@@ -80,6 +82,7 @@ impl Write for Log {
 pub struct Shown {
     text: String,
     exact: bool,
+    painted: Vec<PaintedRow>,
     object: Map<String, Value>,
     exit: Exit,
 }
@@ -90,6 +93,7 @@ impl Shown {
         Self {
             text: text.into(),
             exact: false,
+            painted: Vec::new(),
             object: Map::new(),
             exit: Exit::Done,
         }
@@ -101,6 +105,14 @@ impl Shown {
         Self {
             exact: true,
             ..Self::new(text, field, value)
+        }
+    }
+
+    /// Rows that say whose they are, and one field of the object.
+    pub fn painted(painted: Vec<PaintedRow>, field: &str, value: impl Serialize) -> Self {
+        Self {
+            painted,
+            ..Self::new("", field, value)
         }
     }
 
@@ -121,6 +133,7 @@ impl Shown {
         Self {
             text: String::new(),
             exact: true,
+            painted: Vec::new(),
             object: Map::new(),
             exit: Exit::Done,
         }
@@ -192,6 +205,8 @@ impl Shown {
     pub fn print(self, json: bool) -> Result<(Exit, Reader)> {
         let reader = if json && !self.object.is_empty() {
             print_json(&Value::Object(self.object))?
+        } else if !self.painted.is_empty() {
+            print_painted(&self.painted)?
         } else if self.exact && !json {
             print_raw(&self.text)?
         } else if !json && !self.text.is_empty() {
@@ -226,6 +241,24 @@ pub fn print_line(line: &str) -> Result<Reader> {
 /// As [`print_line`].
 pub fn print_raw(text: &str) -> Result<Reader> {
     printed(Stream::Result.write(text))
+}
+
+/// Prints rows that say whose they are.
+///
+/// # Errors
+/// As [`print_line`].
+fn print_painted(rows: &[PaintedRow]) -> Result<Reader> {
+    let is_tame = Stream::Result.is_tame();
+    let terminal = console::Term::stdout();
+    let width = terminal
+        .size_checked()
+        .map_or(80, |(_, columns)| usize::from(columns));
+    let canvas = Canvas {
+        width: is_tame.then_some(width),
+        has_colours: is_tame && console::colors_enabled(),
+    };
+    // Nothing that somebody wrote is in it as it was.
+    printed(Stream::Result.write_bytes(painted(rows, canvas).as_bytes()))
 }
 
 /// Prints JSON on a line.

@@ -651,6 +651,7 @@ macro_rules! cases {
 
 cases!(
     agents,
+    blame,
     clocks,
     connection,
     copies,

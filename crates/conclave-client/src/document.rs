@@ -5,10 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited};
-use conclave_engine::{Command, DocFn, DocumentInfo, Showing, ShowingKind};
+use conclave_engine::{
+    BlameInfo, BlameView, Command, DocFn, DocumentInfo, Reply, Showing, ShowingKind,
+};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
 
+use crate::client::answer;
 use crate::error::Error;
 use crate::events::Changes;
 use crate::group::Group;
@@ -207,6 +210,20 @@ impl<K: Kind> Document<K> {
     /// [`Error::NoDocument`].
     pub async fn info(&self) -> Result<DocumentInfo, Error> {
         self.group.document_info(&self.id).await
+    }
+
+    /// Who wrote what the document shows, down to single characters and values: the record that brought them, and what proves it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the group's policy keeps that out of its documents, or the document does not show itself so.
+    pub async fn blame(&self, view: BlameView) -> Result<BlameInfo, Error> {
+        let (group, document) = self.ids();
+        let command = Command::Blame {
+            group,
+            document,
+            view,
+        };
+        answer!(self.group.client().command(command).await, Reply::Blame(blame) => *blame)
     }
 
     /// Verified changes of others, from now on, each with its author.

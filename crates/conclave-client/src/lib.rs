@@ -116,11 +116,12 @@ pub use conclave_crdt::{
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{
-    Approval, AwaitedInfo, BasisInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo,
-    EngineError, EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo,
-    MemberInfo, Person, PinInfo, PolicyChange, Present, RecordInfo, RequestInfo, Rescue,
-    RescueApplied, RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup,
-    Showing, ShowingKind, StuckInfo, UnderWay, WhoAmI, finding,
+    Approval, AwaitedInfo, BasisInfo, BlameInfo, BlameShown, BlameValue, BlameView, Carrier, Clock,
+    ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, Person, PinInfo, PolicyChange, Present,
+    RecordInfo, RecordWriter, RequestInfo, Rescue, RescueApplied, RescueCause, RescueInfo,
+    RevocationInfo, RevokedGroup, RevokedStage, Run, Setup, Showing, ShowingKind, Span, StuckInfo,
+    UnderWay, WhoAmI, WriterInfo, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

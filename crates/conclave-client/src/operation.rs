@@ -5,9 +5,9 @@ use std::time::Duration;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Approval, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, RecordInfo, RequestInfo,
-    Rescue, RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
+    Approval, BlameInfo, BlameView, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange,
+    RecordInfo, RequestInfo, Rescue, RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -250,6 +250,12 @@ pub enum Operation {
         base: Option<serde_json::Value>,
         value: serde_json::Value,
     },
+    /// [`Document::blame`]. Outcome: `Blame`.
+    Blame {
+        group: GroupId,
+        document: DocumentId,
+        view: BlameView,
+    },
     /// Where in the document's text an anchor stands. Outcome: `Place`, or `Done` where it stands nowhere here.
     Locate {
         group: GroupId,
@@ -347,6 +353,8 @@ pub enum Outcome {
     Invitations(Vec<InvitationInfo>),
     /// Documents.
     Documents(Vec<DocumentInfo>),
+    /// Who wrote what a document shows.
+    Blame(BlameInfo),
     /// One record of a document.
     Record(RecordInfo),
     /// Ordered entries that had to be refused.
@@ -750,6 +758,11 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
                 place: place(&refusal.place),
             }),
         },
+        Operation::Blame {
+            group,
+            document,
+            view,
+        } => of(group, document).blame(view).await.map(Outcome::Blame),
         Operation::Locate {
             group,
             document,

@@ -380,7 +380,7 @@ fn a_viewer_makes_no_snapshot() {
 #[test]
 fn a_snapshot_that_differs_is_said_and_healed() {
     type Change = fn(&mut SnapshotPayload);
-    let cases: [(Change, DiffersWhy); 7] = [
+    let cases: [(Change, DiffersWhy); 8] = [
         (
             |payload| {
                 let replica = conclave_crdt::ReplicaId::for_kind(CrdtKind::Yjs, [88; 16]);
@@ -395,7 +395,17 @@ fn a_snapshot_that_differs_is_said_and_healed() {
             |payload| payload.state = Zeroizing::new(b"nonsense".to_vec()),
             DiffersWhy::Unloadable,
         ),
-        (|payload| payload.tables.epoch_high += 1, DiffersWhy::Tables),
+        (
+            |payload| {
+                payload.tables.epoch_high += 1;
+                payload.claims = None;
+            },
+            DiffersWhy::Tables,
+        ),
+        (
+            |payload| payload.claims.as_mut().unwrap().epochs.clear(),
+            DiffersWhy::Unreadable,
+        ),
         (|payload| payload.tables.chains.clear(), DiffersWhy::Tables),
         (
             |payload| {

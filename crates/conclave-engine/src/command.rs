@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use conclave_doc::Typed;
 
 use crate::clock::ClockOffset;
+use crate::document::{BlameInfo, BlameView};
 use crate::event::{BasisInfo, Person, Present, Showing};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
@@ -263,6 +264,15 @@ pub enum Command {
         /// The reading; must not edit.
         f: DocFn,
     },
+    /// Who wrote what a document shows. Reply: `Blame`.
+    Blame {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Which part.
+        view: BlameView,
+    },
     /// Waits until all local edits of a document are acknowledged and everything the service holds is here. Reply: `Done`.
     Synced {
         /// The group.
@@ -442,6 +452,7 @@ impl Command {
             | Self::Record { .. }
             | Self::Documents { .. }
             | Self::View { .. }
+            | Self::Blame { .. }
             | Self::Synced { .. }
             | Self::ShowPresence { .. }
             | Self::WatchPresence { .. }
@@ -548,6 +559,8 @@ pub enum Reply {
     Documents(Vec<DocumentInfo>),
     /// One record of a document.
     Record(Box<RecordInfo>),
+    /// Who wrote what a document shows.
+    Blame(Box<BlameInfo>),
     /// What others show in a document.
     Presence(Vec<(Present, Showing)>),
     /// A removal is in the log.

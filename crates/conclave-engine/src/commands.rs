@@ -193,6 +193,11 @@ impl Engine {
             Command::View { group, document, f } => {
                 self.on_document(id, group, document, DocCommand::View(f));
             }
+            Command::Blame {
+                group,
+                document,
+                view,
+            } => self.on_document(id, group, document, DocCommand::Blame(view)),
             Command::Synced { group, document } => {
                 self.on_document(id, group, document, DocCommand::Synced);
             }

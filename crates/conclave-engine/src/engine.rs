@@ -340,6 +340,7 @@ impl Engine {
     /// Takes a group out of memory.
     pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<GroupSlot> {
         let slot = self.groups.remove(id)?;
+        self.cx.forget_group_presence(*id);
         self.documents -= slot.hot().map_or(0, |whole| whole.docs.in_memory());
         Some(slot)
     }

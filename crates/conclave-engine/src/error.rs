@@ -168,6 +168,9 @@ pub enum EngineError {
     /// Presence is shown or watched in too many documents at once.
     #[error("others are shown or watched in too many documents at once; end that in some")]
     TooManyPresences,
+    /// The group's policy keeps who wrote what out of its documents.
+    #[error("this group does not keep who wrote what")]
+    AttributionOff,
     /// No such rescue copy.
     #[error("no such rescue copy on this device")]
     UnknownRescue,
@@ -253,6 +256,7 @@ impl EngineError {
             Self::RescueFull => "rescue.full",
             Self::TooMuchShown => "presence.too_much",
             Self::TooManyPresences => "presence.too_many",
+            Self::AttributionOff => "document.attribution_off",
             Self::UnknownRescue => "engine.unknown_rescue",
             Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",

@@ -73,11 +73,15 @@ pub use command::{
     InvitationInfo, MemberInfo, OperationId, PinInfo, RecordInfo, Reply, RequestInfo, Setup,
     Status, StuckInfo, WhoAmI,
 };
+pub use conclave_crdt::Run;
 pub use conclave_doc::{
     Around, At, Cost, Inserted, Item, Mark, RecordAt, Step, Typed, Watch, Word,
 };
 pub use conclave_identity::is_escaped;
-pub use document::{Done, Job, Lending, Work, WorkId};
+pub use document::{
+    BlameInfo, BlameShown, BlameValue, BlameView, Done, Job, Lending, RecordWriter, Span, Work,
+    WorkId, WriterInfo,
+};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use event::{

@@ -22,6 +22,8 @@ pub struct PolicyChange {
     pub pinned: Option<Pinned>,
     /// What joiners can read.
     pub joiner_access: Option<JoinerAccess>,
+    /// Whether snapshots tell who wrote what, and members are shown it.
+    pub attribution: Option<bool>,
     /// Age at which a leaf is renewed, in days.
     pub max_leaf_age_days: Option<u16>,
     /// Age at which a root makes its documents due, in days.
@@ -46,6 +48,7 @@ impl PolicyChange {
                 ..before.trust.clone()
             },
             joiner_access: self.joiner_access.unwrap_or(before.joiner_access),
+            attribution: self.attribution.map_or(before.attribution, u8::from),
             max_leaf_age_days: self.max_leaf_age_days.unwrap_or(before.max_leaf_age_days),
             max_root_age_days: self.max_root_age_days.unwrap_or(before.max_root_age_days),
             snapshot_after_records: self

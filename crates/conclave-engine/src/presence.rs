@@ -29,8 +29,9 @@ use crate::slot::DocSlot;
 use crate::timers::TimerKind;
 use crate::work::DocWork;
 
-/// Most documents in which presence is shown or watched at once: they stay in memory for it.
-const MOST: usize = 128;
+/// Most documents in which presence is shown or watched at once: they stay in memory for it, and what each says every ten seconds has to stay below what
+/// the service takes of one device.
+const MOST: usize = 64;
 /// Counters of one login lie below those of the next.
 const COUNTERS_PER_LOGIN: u32 = 32;
 
@@ -196,14 +197,7 @@ impl Cx {
         let Some(mut seat) = self.presence.seats.remove(&key) else {
             return;
         };
-        let channel = self.link.open(group.id, doc.id).map(|open| open.channel);
-        if seat
-            .room
-            .as_ref()
-            .is_some_and(|open| Some(open.channel) != channel)
-        {
-            self.room_lost(key, &mut seat);
-        }
+        self.end_stale_room(group, key, &mut seat);
         let may = group.may_act() && self.link.is_caught_up(group.id, doc);
         if seat.room.is_none() && may && seat.is_wanted() {
             self.join(group, doc, &mut seat);
@@ -233,6 +227,18 @@ impl Cx {
             self.stepped(group, doc.id, open.channel, seat.watching > 0, step);
         }
         self.end_seat(group, doc, key, seat);
+    }
+
+    /// A room ends with its channel, and with the session for which the document was opened there; and where this device may not act any more nothing is
+    /// sealed or believed in it either.
+    fn end_stale_room(&mut self, group: &Group, key: (GroupId, DocumentId), seat: &mut Seat) {
+        let open = self.link.open(key.0, key.1);
+        let is = open.map(|open| (open.channel, open.session.author()));
+        let was = seat.room.as_ref();
+        let was = was.map(|open| (open.channel, open.room.author()));
+        if was.is_some() && (was != is || !group.may_act()) {
+            self.room_lost(key, seat);
+        }
     }
 
     /// Keeps what is still wanted; otherwise says goodbye.
@@ -292,7 +298,8 @@ impl Cx {
         let Some(mut seat) = self.presence.seats.remove(&key) else {
             return;
         };
-        let mut other_log = Vec::new();
+        self.end_stale_room(group, key, &mut seat);
+        let mut other_log = false;
         if let Some(open) = &mut seat.room {
             let step = self.in_room(group, doc, &mut open.room, |room, here| {
                 let mut all = Step::default();
@@ -300,7 +307,7 @@ impl Cx {
                     match room.receive(author, item, here) {
                         Ok(step) => all.extend(step),
                         Err(Refused::OtherLog) if room.names_other_log(&author) => {
-                            other_log.push(author.device);
+                            other_log = true;
                         }
                         Err(_) => {}
                     }
@@ -309,9 +316,10 @@ impl Cx {
             });
             self.stepped(group, id, open.channel, seat.watching > 0, step);
         }
-        for device in other_log {
+        if other_log {
+            // Whom the service names proves nothing: what was signed cannot be checked without the history that is meant.
             let what = FindingKind::OtherHistory;
-            self.finding(group.id, Some(id), what, Some(device.into()));
+            self.finding(group.id, Some(id), what, None);
         }
         self.presence.seats.insert(key, seat);
         self.pump_presence(group, doc);
@@ -395,6 +403,8 @@ impl Cx {
             return;
         };
         self.timers.cancel(TimerKind::Presence(group, document));
+        // What the next log knows is looked at anew.
+        seat.shown = None;
         let counter = open.room.counter();
         self.presence.counters.insert((group, document), counter);
         if seat.watching > 0 && open.room.others().next().is_some() {
@@ -419,6 +429,20 @@ impl Cx {
         }
         // Those of the next login are higher.
         self.presence.counters.clear();
+    }
+
+    /// A group is gone from this device: nothing is wanted of its documents any more.
+    pub(crate) fn forget_group_presence(&mut self, group: GroupId) {
+        let of_group = (group, DocumentId([0; 16]))..=(group, DocumentId([0xff; 16]));
+        let gone: Vec<_> = self
+            .presence
+            .seats
+            .range(of_group)
+            .map(|(key, _)| *key)
+            .collect();
+        for (group, document) in gone {
+            self.forget_presence(group, document);
+        }
     }
 
     /// A document is gone from this device, or its group.
@@ -456,13 +480,20 @@ fn showable(showing: Option<&Showing>, doc: &Doc) -> (Shown, bool) {
         kind: showing.kind.code(),
         value: Bytes::from(value.as_bytes()),
     };
-    let Ok(mut value) = serde_json::from_str(&showing.value) else {
-        // It names nothing.
+    // An application's own values name nothing.
+    if showing.kind == ShowingKind::Application {
         return (shown(&showing.value), false);
+    }
+    let Ok(mut value) = serde_json::from_str(&showing.value) else {
+        // Others may read in it what is not seen here.
+        return (Shown::default(), false);
     };
     let accepted = |replica: &ReplicaId| doc.document.owner_of(replica).is_some();
     match anchor::withhold(doc.document.kind(), &mut value, &accepted) {
-        true => (shown(&value.to_string()), true),
+        true => match value.to_string() {
+            text if text.len() <= SHOWN_BYTES => (shown(&text), true),
+            _ => (Shown::default(), true),
+        },
         false => (shown(&showing.value), false),
     }
 }

@@ -75,8 +75,10 @@ pub(crate) enum Due {
 #[derive(Default)]
 struct Device {
     authors: BTreeSet<Author>,
-    /// Before this it is not asked or answered again, in milliseconds.
+    /// Before this it is not asked or greeted back again, in milliseconds.
     paced_ms: u64,
+    /// Before this none of its proofs is answered again, in milliseconds.
+    answered_ms: u64,
 }
 
 /// All that are known.
@@ -192,6 +194,16 @@ impl Peers {
         self.schedule(author, due_ms);
     }
 
+    /// Whether one is answered now that has sent back this session's nonce. Who is not asks again.
+    pub(crate) fn may_answer(&mut self, author: &Author, now_ms: u64) -> bool {
+        let device = self.devices.get_mut(&author.device);
+        let Some(device) = device.filter(|device| device.answered_ms <= now_ms) else {
+            return false;
+        };
+        device.answered_ms = now_ms.saturating_add(PACE_MS);
+        true
+    }
+
     /// A session has sent back this one's nonce. Returns whether what is shown of its author has changed.
     pub(crate) fn prove(
         &mut self,
@@ -211,7 +223,7 @@ impl Peers {
         });
         let before = before.map(|proven| proven.shown);
         self.schedule(author, now_ms.saturating_add(EXPIRY_MS));
-        before.unwrap_or_default().value != shown.value
+        before.unwrap_or_default() != shown
     }
 
     /// A session that has proven itself shows something. `None` where it has not.

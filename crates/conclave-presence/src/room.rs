@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::DocKeys;
 use conclave_identity::{DeviceKey, SignatureKey};
-use conclave_proto::limits::SHOWN_BYTES;
+use conclave_proto::limits::{PRESENCE_BYTES, SHOWN_BYTES};
 use conclave_proto::presence::{
     PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, PresenceItem, Shown,
 };
@@ -151,6 +151,12 @@ impl Room {
             waiting: BTreeMap::new(),
             other_log: BTreeSet::new(),
         }
+    }
+
+    /// Who says what this device says here.
+    #[must_use]
+    pub fn author(&self) -> Author {
+        self.me
     }
 
     /// The session.
@@ -329,19 +335,22 @@ impl Room {
         if item.session == self.session || author == self.me {
             return Err(Refused::Own);
         }
+        // Before it may have to be kept.
+        if item.sealed.ciphertext.len() > PRESENCE_BYTES {
+            return Err(Refused::Malformed);
+        }
         if item.epoch.0 < here.epoch {
             return Err(Refused::Epoch);
         }
         if item.to.is_some_and(|to| to != self.session) {
             return Err(Refused::NotForThis);
         }
+        let key = here.view.key_of(&author.device);
         if item.epoch.0 > here.epoch {
-            return Ok(Taken::Early);
+            // Somebody whom that epoch adds is asked again.
+            return key.map(|_| Taken::Early).ok_or(Refused::NotAMember);
         }
-        let key = here
-            .view
-            .key_of(&author.device)
-            .ok_or(Refused::NotAMember)?;
+        let key = key.ok_or(Refused::NotAMember)?;
         let seen = match here.view.held(item.seen_size.0) {
             Held::Known(seen) => seen,
             Held::Ahead => return Ok(Taken::Early),
@@ -395,11 +404,14 @@ impl Room {
             }
             PresenceBody::Reply { nonce, echo, now } => {
                 self.is_for_this(to, &echo)?;
-                let body = PresenceBody::Answer {
-                    echo: nonce,
-                    now: self.own.shown.clone(),
-                };
-                self.say(body, Some(session), here, step);
+                // Once in a while for each device: an answer costs as much as what it answers.
+                if self.peers.may_answer(&author, now_ms) {
+                    let body = PresenceBody::Answer {
+                        echo: nonce,
+                        now: self.own.shown.clone(),
+                    };
+                    self.say(body, Some(session), here, step);
+                }
                 self.peers
                     .prove(author, session, now.clone(), now_ms)
                     .then_some(now)

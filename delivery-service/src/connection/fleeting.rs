@@ -33,12 +33,10 @@ pub(crate) struct Fleeting {
     turns: VecDeque<u64>,
     waiting: BTreeMap<u64, Waiting>,
     addressed: VecDeque<Bytes>,
-    /// Bytes of what was merged here, which no other connection shares, and of what is for this one alone.
+    /// Bytes that wait. A frame that others share counts as well: nobody else may hold it any more.
     bytes: usize,
-    /// Since when something has waited; none while nothing does.
+    /// Since when something has waited, or the last of it went before other frames; none while nothing waits.
     since: Option<Instant>,
-    /// Whether what waits goes before other frames: until nothing waits.
-    is_overdue: bool,
 }
 
 impl Fleeting {
@@ -48,12 +46,14 @@ impl Fleeting {
         let waiting = match self.waiting.remove(&channel) {
             None => {
                 self.turns.push_back(channel);
+                self.bytes += batch.frame.len();
                 Waiting::Shared(batch.clone())
             }
             Some(before) => {
                 let mut merged = match before {
                     Waiting::Merged(merged) => merged,
                     Waiting::Shared(before) => {
+                        self.bytes -= before.frame.len();
                         let items = before.items.iter().cloned();
                         let merged: BTreeMap<DeviceId, Bytes> = items.collect();
                         self.bytes += merged.values().map(Bytes::len).sum::<usize>();
@@ -93,14 +93,10 @@ impl Fleeting {
             if self.take_addressed().is_some() {
                 continue;
             }
-            let merged =
-                |channel: &u64| matches!(self.waiting.get(channel), Some(Waiting::Merged(_)));
-            let Some(at) = self.turns.iter().position(merged) else {
+            let Some(channel) = self.turns.pop_front() else {
                 return;
             };
-            if let Some(channel) = self.turns.remove(at) {
-                self.take(channel);
-            }
+            self.take(channel);
         }
     }
 
@@ -112,7 +108,10 @@ impl Fleeting {
 
     fn take(&mut self, channel: u64) -> Option<Bytes> {
         match self.waiting.remove(&channel)? {
-            Waiting::Shared(batch) => Some(batch.frame.clone()),
+            Waiting::Shared(batch) => {
+                self.bytes -= batch.frame.len();
+                Some(batch.frame.clone())
+            }
             Waiting::Merged(merged) => {
                 self.bytes -= merged.values().map(Bytes::len).sum::<usize>();
                 Some(frame(channel, merged.values()))
@@ -120,21 +119,20 @@ impl Fleeting {
         }
     }
 
-    /// The next frame, if it may go: nothing else waits, or it has waited for long.
+    /// The next frame, if it may go: nothing else waits, or nothing of this has gone for long. However much of it comes, one frame goes then: what else
+    /// waits is not held up.
     pub(super) fn next(&mut self, is_idle: bool, now: Instant) -> Option<Bytes> {
         let since = self.since?;
-        let is_overdue = now.duration_since(since) >= limits::FLEETING_WAIT;
-        self.is_overdue = self.is_overdue || is_overdue;
-        if !is_idle && !self.is_overdue {
+        if !is_idle && now.duration_since(since) < limits::FLEETING_WAIT {
             return None;
         }
+        self.since = Some(now);
         let next = self.take_addressed().or_else(|| {
             let channel = self.turns.pop_front()?;
             self.take(channel)
         });
         if self.addressed.is_empty() && self.turns.is_empty() {
             self.since = None;
-            self.is_overdue = false;
         }
         next
     }
@@ -191,12 +189,45 @@ mod tests {
             fleeting.push(channel, &batch(channel, &[item(1, b'a')]));
         }
         assert!(fleeting.next(false, now).is_none());
-        let later = now + 2 * limits::FLEETING_WAIT;
-        for _ in 0..3 {
+        for round in 2..5 {
+            let later = now + round * limits::FLEETING_WAIT;
             assert!(fleeting.next(false, later).is_some());
+            // One at a time: the others wait again.
+            assert!(fleeting.next(false, later).is_none());
         }
         fleeting.push(1, &batch(1, &[item(1, b'b')]));
         assert!(fleeting.next(false, Instant::now()).is_none());
+        assert!(fleeting.next(true, Instant::now()).is_some());
+    }
+
+    #[test]
+    fn who_is_sent_ever_more_still_gets_everything_else() {
+        let mut fleeting = Fleeting::default();
+        let now = Instant::now();
+        let mut went = 0;
+        for tenth in 0..100 {
+            let now = now + tenth * limits::FLEETING_WAIT / 10;
+            for _ in 0..50 {
+                fleeting.push_addressed(Bytes::from_static(b"again"));
+            }
+            // Ten other frames could go meanwhile.
+            let mut turns = (0..10).map(|_| fleeting.next(false, now));
+            went += turns.by_ref().filter(Option::is_some).count();
+        }
+        assert!((8..=10).contains(&went), "{went}");
+    }
+
+    #[test]
+    fn frames_that_all_share_count_for_each_who_does_not_take_them() {
+        let mut fleeting = Fleeting::default();
+        let items: Vec<_> = (0..20)
+            .map(|of| (DeviceId([of; 16]), Bytes::from(vec![0; 4096])))
+            .collect();
+        for channel in 0..200 {
+            fleeting.push(channel, &batch(channel, &items));
+        }
+        assert!(fleeting.bytes <= limits::FLEETING_BYTES);
+        assert!(fleeting.waiting.len() < 20);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{basis, edit, export, findings, import, stuck, watch};
+use super::{basis, blame, edit, export, findings, import, stuck, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -98,6 +98,15 @@ pub enum Command {
         /// The document
         #[command(flatten)]
         which: Which,
+    },
+    /// Show who wrote which part of a document, and what proves it
+    Blame {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+        /// Name only who wrote since the change with this number in the document's log
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
     },
     /// Edit a document in $VISUAL or $EDITOR; what others write meanwhile is kept
     Edit {
@@ -211,6 +220,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         } => import::run(context, &group, &file, title, encoding).await,
         Command::Status { which } => basis::status(context, &which).await,
         Command::Cat { which } => cat(context, &which).await,
+        Command::Blame { which, since } => blame::run(context, &which, since).await,
         Command::Edit {
             which, from: None, ..
         } => edit::in_editor(context, &which).await,

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod basis;
+mod blame;
 pub mod device;
 pub mod document;
 pub mod edit;

@@ -45,6 +45,15 @@ pub enum LetIn {
     Known,
 }
 
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
+}
+
 /// New rules.
 #[derive(Debug, Args)]
 #[group(id = "rules", required = true, multiple = true)]
@@ -58,6 +67,9 @@ pub struct Rules {
     /// What somebody who joins can read
     #[arg(long, value_name = "WHAT")]
     joiners_read: Option<Readable>,
+    /// Whether the short forms of documents tell who wrote what, and `doc blame` shows it
+    #[arg(long, value_name = "WHETHER")]
+    attribution: Option<Switch>,
     /// Days after which a device's own key is renewed
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
     device_key_days: Option<u16>,
@@ -87,6 +99,7 @@ impl From<Rules> for PolicyChange {
                 Readable::Everything => JoinerAccess::LiveContent,
                 Readable::FromJoin => JoinerAccess::FromJoin,
             }),
+            attribution: rules.attribution.map(|it| matches!(it, Switch::On)),
             max_leaf_age_days: rules.device_key_days,
             max_root_age_days: rules.document_key_days,
             snapshot_after_records: rules.short_form_edits,
@@ -139,6 +152,10 @@ fn rows(policy: &GroupPolicy) -> Vec<Vec<String>> {
         counted(policy.snapshot_after_records as usize, "edit"),
         counted(policy.snapshot_after_bytes as usize, "byte"),
     );
+    let attribution = match policy.attribution {
+        0 => "no",
+        _ => "yes, and shown",
+    };
     let sizes = match policy.padding_bytes {
         1 => "exact".to_owned(),
         step => format!("in steps of {step} bytes"),
@@ -159,6 +176,7 @@ fn rows(policy: &GroupPolicy) -> Vec<Vec<String>> {
             days(policy.max_root_age_days),
         ),
         ("short forms of documents are made", short_form),
+        ("who wrote what is kept", attribution.to_owned()),
         ("sizes of edits show", sizes),
     ]
     .map(|(name, value)| vec![name.to_owned(), value])

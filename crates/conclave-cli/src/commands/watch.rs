@@ -24,6 +24,7 @@ use crate::say;
 pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
+    let attends = showing.is_some();
     let mut events = match showing {
         None => context.session().events().await?,
         Some(showing) => {
@@ -85,7 +86,7 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
                 document,
                 who,
                 showing,
-            })) if (of, document) == (group, info.document) => {
+            })) if attends && (of, document) == (group, info.document) => {
                 let at = place_of(context, group, &info, showing.as_ref()).await;
                 if print_presence(context, &info, &who, showing.as_ref(), at)? == Reader::Gone {
                     return Ok(Shown::nothing());
@@ -94,7 +95,7 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
             Some(Event::Device(DeviceEvent::PresenceLost {
                 group: of,
                 document,
-            })) if (of, document) == (group, info.document) => {
+            })) if attends && (of, document) == (group, info.document) => {
                 note("not connected: nobody is seen for now", context.global.json);
             }
             Some(Event::Device(DeviceEvent::DocumentListed {

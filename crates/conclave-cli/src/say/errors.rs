@@ -19,7 +19,7 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         "client" => client(code),
         "auth" => auth(code),
         "pin" | "untrusted" => pins(code),
-        "engine" => engine(code),
+        "engine" | "document" => engine(code),
         "mls" => group(code),
         // It names who invites.
         "invitation" => (code == "invitation.group_taken").then_some(Own),
@@ -173,6 +173,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.only_copy" => "no other copy of this home is in use, as far as is known here",
         "engine.becomes_new" => "this home is becoming a device of its own, and is not done yet",
         "document.held" => "the document took too long, and is not waited for any longer",
+        "document.attribution_off" => "this group does not keep who wrote what in its documents",
         "document.no_such_record" => "there is no change of this number that can be declared void",
         "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
         "engine.unknown_rescue" => {
@@ -382,6 +383,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "`conclave doc status DOCUMENT` on the device that is stuck says the number; what is part of the saved state already cannot be taken out"
         }
         "presence.too_much" => "shorten what is shown",
+        "document.attribution_off" => {
+            "an admin can have it kept from now on: `conclave group policy set GROUP --attribution on`"
+        }
         "presence.too_many" => "end watching or showing in some documents",
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"

@@ -39,6 +39,7 @@ impl Cx {
                 let result = self.edited(group, doc, result);
                 self.reply(id, result.map(|()| Reply::Done));
             }
+            Finished::Blamed(id, blame) => self.blamed(group, id, blame),
             Finished::Viewed(id, result) => {
                 self.reply(id, result.map(|()| Reply::Done).map_err(plain));
             }
@@ -339,7 +340,7 @@ impl Doc {
 }
 
 /// What goes wrong with an application's closure is an error of the CRDT.
-fn plain(error: DocError) -> EngineError {
+pub(super) fn plain(error: DocError) -> EngineError {
     match error {
         DocError::Crdt(error) => EngineError::Crdt(error),
         error => EngineError::Doc(error),

@@ -5,8 +5,8 @@ use std::fmt;
 
 use conclave_crdt::cost::UNIT_NS;
 use conclave_doc::{
-    Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
-    PreparedSnapshot, RefusedOutcome, Watch,
+    Blame, Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
+    PreparedSnapshot, RefusedOutcome, View, Watch,
 };
 use conclave_mls::EpochRoot;
 use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
@@ -61,6 +61,8 @@ pub(crate) enum Errand {
     /// The application edits or reads it.
     Edit(CommandId, DocFn),
     View(CommandId, DocFn),
+    /// Who wrote what it shows is looked up.
+    Blame(CommandId, View),
 }
 
 impl fmt::Debug for Errand {
@@ -134,6 +136,7 @@ pub(crate) enum Finished {
     Lightened(Result<DeliverOutcome, DocError>),
     Edited(CommandId, Result<(), DocError>),
     Viewed(CommandId, Result<(), DocError>),
+    Blamed(CommandId, Result<Blame, DocError>),
 }
 
 impl Finished {
@@ -184,8 +187,8 @@ impl Errand {
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
             Self::Check | Self::Snapshot(_) | Self::Lighten => content,
-            Self::Edit(..) | Self::View(..) if is_long(content) => content,
-            Self::Edit(..) | Self::View(..) => Cost::default(),
+            Self::Edit(..) | Self::View(..) | Self::Blame(..) if is_long(content) => content,
+            Self::Edit(..) | Self::View(..) | Self::Blame(..) => Cost::default(),
         }
     }
 
@@ -200,7 +203,7 @@ impl Errand {
             | Self::Merge { .. }
             | Self::Check
             | Self::Lighten => true,
-            Self::Snapshot(_) | Self::Edit(..) | Self::View(..) => false,
+            Self::Snapshot(_) | Self::Edit(..) | Self::View(..) | Self::Blame(..) => false,
         }
     }
 
@@ -261,6 +264,7 @@ impl Errand {
                 Finished::Edited(id, document.edit(&mut run).map(|_| ()))
             }
             Self::View(id, f) => Finished::Viewed(id, f(document.crdt()).map_err(DocError::from)),
+            Self::Blame(id, view) => Finished::Blamed(id, document.blame(context, view)),
         }
     }
 }
@@ -448,7 +452,7 @@ impl Job {
         (!self.is_closure()).then(|| deadline_ms(self.cost, self.tries))
     }
 
-    /// Whether it runs code of the application, which takes the time that it takes.
+    /// Whether somebody waits for what it reads, or it runs code of the application, which takes the time that it takes.
     #[must_use]
     pub fn is_closure(&self) -> bool {
         self.what.closure().is_some()
@@ -456,10 +460,12 @@ impl Job {
 }
 
 impl What {
-    /// The command whose closure it runs, if it runs one.
+    /// The command that it answers, if it answers one: of a closure, or of a look at the whole document.
     pub(crate) fn closure(&self) -> Option<CommandId> {
         match self {
-            Self::Do(_, Errand::Edit(id, _) | Errand::View(id, _)) => Some(*id),
+            Self::Do(_, Errand::Edit(id, _) | Errand::View(id, _) | Errand::Blame(id, _)) => {
+                Some(*id)
+            }
             _ => None,
         }
     }

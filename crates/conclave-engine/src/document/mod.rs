@@ -1,6 +1,7 @@
 //! Documents in memory: opened, delivered to, edited, sent.
 
 mod aside;
+mod blame;
 mod checks;
 mod deliver;
 mod doc;
@@ -28,6 +29,9 @@ use conclave_proto::{
 use rand_core::RngCore;
 use zeroize::Zeroizing;
 
+pub use self::blame::{
+    BlameInfo, BlameShown, BlameValue, BlameView, RecordWriter, Span, WriterInfo,
+};
 use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
 pub(crate) use self::errand::{Base, Errand, Then};

@@ -218,7 +218,7 @@ impl Cx {
         }
     }
 
-    fn person(&self, user: &UserId) -> Person {
+    pub(super) fn person(&self, user: &UserId) -> Person {
         Person {
             user: *user,
             name: self.name_of(user),

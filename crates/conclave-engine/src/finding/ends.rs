@@ -73,6 +73,8 @@ impl FindingKind {
     /// What ends the state that it tells of. None: it tells of something that happened, and only its reader is done with it.
     pub(crate) fn end(&self) -> Option<End> {
         Some(match self {
+            // That the service agrees with itself later settles nothing.
+            Self::OtherHistory => return None,
             Self::Failed { step, .. } => match step {
                 Step::LoadGroup | Step::LoadDocument => End::Loaded,
                 Step::LoadMembership | Step::Return | Step::JoinOwn => End::Back,
@@ -95,7 +97,6 @@ impl FindingKind {
             Self::ClockWrong { .. } => End::CaughtUp,
             Self::Ahead { .. }
             | Self::Apart
-            | Self::OtherHistory
             | Self::Parted
             | Self::CannotMerge
             | Self::Returning { .. }

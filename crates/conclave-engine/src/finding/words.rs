@@ -407,12 +407,9 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
         ),
         FindingKind::OtherHistory => three(
-            format!(
-                "{} has {place} open, and has seen another history of it than this device.",
-                who.unwrap_or("Somebody")
-            ),
-            "Either the service shows its members different histories, or changes what passes through it, or that device does not tell the truth.".to_owned(),
-            "Compare with them in person what the document says, and ask the operator of the service whether a backup was put back.",
+            format!("Somebody who has {place} open has seen another history of it than this device."),
+            "Either the service shows its members different histories, or changes what passes through it, or a member's device does not tell the truth.".to_owned(),
+            "Compare with the others in person what the document says, and ask the operator of the service whether a backup was put back.",
         ),
         FindingKind::Returning { .. }
         | FindingKind::Parted

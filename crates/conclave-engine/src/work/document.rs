@@ -8,7 +8,7 @@ use conclave_proto::{Author, DocumentId, GroupId, Refusal};
 use super::DirectoryCommand;
 use crate::command::Reply;
 use crate::cx::Cx;
-use crate::document::{Doc, Errand, Then};
+use crate::document::{BlameView, Doc, Errand, Then};
 use crate::error::EngineError;
 use crate::group::Group;
 use crate::io::{CommandId, DocFn, Row};
@@ -89,6 +89,8 @@ pub(crate) enum DocFrame {
 pub(crate) enum DocCommand {
     Edit(DocFn),
     View(DocFn),
+    /// Who wrote what it shows.
+    Blame(BlameView),
     Synced,
     Void,
     /// One record, whatever it is.
@@ -109,6 +111,7 @@ impl fmt::Debug for DocCommand {
         f.write_str(match self {
             Self::Edit(_) => "Edit",
             Self::View(_) => "View",
+            Self::Blame(_) => "Blame",
             Self::Synced => "Synced",
             Self::Void => "Void",
             Self::VoidRecord(_) => "VoidRecord",
@@ -237,6 +240,10 @@ impl Cx {
                 Err(error) => Err(error),
             },
             DocCommand::View(f) => return doc.errand = Some(Errand::View(id, f)),
+            DocCommand::Blame(view) => match self.check_attribution(group) {
+                Ok(()) => return doc.errand = Some(Errand::Blame(id, view.of_document())),
+                Err(error) => Err(error),
+            },
             DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
             DocCommand::Name(name) => self.edit_name(group, doc, &name),
             DocCommand::Synced => return doc.notes.waiters.push(id),

@@ -207,7 +207,7 @@ fn more_than_fits_is_refused() {
 fn who_ends_to_watch_while_cut_off_leaves_room_for_others() {
     let mut world = World::new(8, &["ana"]);
     let group = world.create_group(0);
-    let documents: Vec<_> = (0..129)
+    let documents: Vec<_> = (0..65)
         .map(|at| world.create_document(group, 0, &format!("text {at}")))
         .collect();
     world.run();
@@ -217,12 +217,12 @@ fn who_ends_to_watch_while_cut_off_leaves_room_for_others() {
         watch(&mut world, 0, (group, *document), false);
     }
     // What is wanted takes room all the same.
-    for document in &documents[..128] {
+    for document in &documents[..64] {
         watch(&mut world, 0, (group, *document), true);
     }
     let command = Command::WatchPresence {
         group,
-        document: documents[128],
+        document: documents[64],
         watch: true,
     };
     let refused = world.call(0, command).unwrap().unwrap_err();

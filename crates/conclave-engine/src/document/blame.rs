@@ -1,0 +1,227 @@
+//! Who wrote what a document shows, for people.
+
+use conclave_crdt::{AttributedValue, PathElement, Run, WrittenBy};
+use conclave_doc::{Blame, ByRecord, DocError, Shown, View, Writer};
+use conclave_proto::{DeviceId, Hash, UnixMs};
+use serde::{Deserialize, Serialize};
+
+use super::deliver::plain;
+use crate::command::Reply;
+use crate::cx::Cx;
+use crate::error::EngineError;
+use crate::event::Person;
+use crate::group::Group;
+use crate::io::CommandId;
+
+/// Which part of a document is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlameView {
+    /// The text.
+    Text,
+    /// The values.
+    Values,
+}
+
+/// Who wrote characters or a value. What nobody can prove says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "proof")]
+pub enum WriterInfo {
+    /// The author of a record whose signature this device checked.
+    Proven(RecordWriter),
+    /// On the word of whoever made the snapshot that this document rests on here.
+    OnWordOf {
+        /// Who made it.
+        word_of: Person,
+        /// Who it says that wrote it.
+        #[serde(flatten)]
+        writer: RecordWriter,
+    },
+    /// This device; the edit has no place in the log yet.
+    Unsent,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// A writer and the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordWriter {
+    /// The device's user, where the group's members tell.
+    pub author: Option<Person>,
+    /// The device.
+    pub device: DeviceId,
+    /// Position of the record in the document's log, where it is known.
+    pub seq: Option<u64>,
+    /// The record's id, where the log is known there.
+    pub id: Option<Hash>,
+    /// When its epoch was.
+    pub when: Option<Span>,
+    /// Who carried the record into the log, where that was another device.
+    pub carrier: Option<DeviceId>,
+}
+
+/// Between which commits a record was written. Records carry no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Not before this commit.
+    pub after: UnixMs,
+    /// And before this one; none: its epoch is the group's last, as far as members have changed.
+    pub before: Option<UnixMs>,
+}
+
+/// A document, and who wrote what it shows.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BlameInfo {
+    /// Who wrote: runs and values name them by their place in this list.
+    pub writers: Vec<WriterInfo>,
+    /// What is shown.
+    #[serde(flatten)]
+    pub shown: BlameShown,
+}
+
+/// What is shown, with who wrote which part.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "view")]
+pub enum BlameShown {
+    /// The text.
+    Text {
+        /// All of it.
+        text: String,
+        /// Its runs, in text order.
+        runs: Vec<Run>,
+    },
+    /// The values.
+    Values {
+        /// All of them, as one object.
+        json: serde_json::Value,
+        /// Each by its place.
+        values: Vec<BlameValue>,
+    },
+}
+
+/// A value and who wrote it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BlameValue {
+    /// Its place, from the root: names of members, and positions in lists.
+    pub place: Vec<serde_json::Value>,
+    /// Who put it there; of a map or a list: who made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer: Option<u32>,
+    /// Of a text: its runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
+}
+
+impl std::fmt::Debug for BlameInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BlameInfo").field(&self.writers).finish()
+    }
+}
+
+impl BlameView {
+    pub(crate) fn of_document(self) -> View {
+        match self {
+            Self::Text => View::Text,
+            Self::Values => View::Values,
+        }
+    }
+}
+
+fn value(value: AttributedValue) -> BlameValue {
+    let place = value.place.into_iter().map(|step| match step {
+        PathElement::Key(key) => key.into(),
+        PathElement::Index(index) => index.into(),
+    });
+    let (writer, runs) = match value.by {
+        WrittenBy::One(writer) => (Some(writer), Vec::new()),
+        WrittenBy::Text(runs) => (None, runs),
+    };
+    BlameValue {
+        place: place.collect(),
+        writer,
+        runs,
+    }
+}
+
+impl Cx {
+    /// Answers who wrote what a document shows.
+    pub(super) fn blamed(&mut self, group: &Group, id: CommandId, blame: Result<Blame, DocError>) {
+        let blame = blame.map_err(plain).map(|blame| {
+            let writers = blame.writers.iter();
+            let writers = writers.map(|writer| self.writer_info(group, writer));
+            let shown = match blame.shown {
+                Shown::Text { text, runs } => BlameShown::Text { text, runs },
+                Shown::Values { json, values } => BlameShown::Values {
+                    json,
+                    values: values.into_iter().map(value).collect(),
+                },
+            };
+            Reply::Blame(Box::new(BlameInfo {
+                writers: writers.collect(),
+                shown,
+            }))
+        });
+        self.reply(id, blame);
+    }
+
+    /// Whether the group keeps who wrote what.
+    pub(crate) fn check_attribution(&self, group: &Group) -> Result<(), EngineError> {
+        match group.state().policy.attribution {
+            0 => Err(EngineError::AttributionOff),
+            _ => Ok(()),
+        }
+    }
+
+    fn writer_info(&self, group: &Group, writer: &Writer) -> WriterInfo {
+        match writer {
+            Writer::Proven(record) => WriterInfo::Proven(self.record_writer(group, record)),
+            Writer::OnWordOf {
+                snapshot_author,
+                device,
+                record,
+            } => WriterInfo::OnWordOf {
+                word_of: self.person(snapshot_author),
+                writer: match record {
+                    Some(record) => self.record_writer(group, record),
+                    None => RecordWriter {
+                        author: self.author(group, device),
+                        device: *device,
+                        seq: None,
+                        id: None,
+                        when: None,
+                        carrier: None,
+                    },
+                },
+            },
+            Writer::Unsent => WriterInfo::Unsent,
+            Writer::Unknown => WriterInfo::Unknown,
+        }
+    }
+
+    fn author(&self, group: &Group, device: &DeviceId) -> Option<Person> {
+        let row = group.state().roster.newest_row(device)?;
+        Some(self.person(&row.user))
+    }
+
+    fn record_writer(&self, group: &Group, record: &ByRecord) -> RecordWriter {
+        RecordWriter {
+            author: self.author(group, &record.device),
+            device: record.device,
+            seq: Some(record.seq),
+            id: record.id,
+            when: record.epoch.and_then(|epoch| span(group, epoch)),
+            carrier: record.carrier,
+        }
+    }
+}
+
+/// When an epoch was: as far as the rows of members tell, each of which says when it began.
+fn span(group: &Group, epoch: u64) -> Option<Span> {
+    let rows = group.state().roster.rows();
+    let before = rows.iter().filter(|row| row.first_epoch > epoch);
+    let until = rows.iter().filter(|row| row.first_epoch <= epoch);
+    Some(Span {
+        after: until.map(|row| row.time).max()?,
+        before: before.map(|row| row.time).min(),
+    })
+}
