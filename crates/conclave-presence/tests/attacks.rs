@@ -1,11 +1,11 @@
 //! A service that replays, redirects and garbles; a member that floods and forges.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
 use common::{DOCUMENT, GROUP, Hub, author, device_key, head, keys, shows};
-use conclave_presence::{Refused, seal};
+use conclave_presence::{Refused, open, seal};
 use conclave_proto::presence::{
     PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, PresenceItem,
 };
@@ -344,4 +344,65 @@ fn nothing_of_what_is_shown_is_printed() {
     hub.show(0, "secret words");
     let text = format!("{:?} {:?}", hub.seats[&0].room, shows("secret words"));
     assert!(!text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_flood_of_proofs_is_answered_every_two_seconds() {
+    let mut hub = world();
+    // The nonce of this session is in its greeting, for every member to read.
+    let is_greeting =
+        |(from, item): &&(Author, PresenceItem)| *from == author(1) && item.to.is_none();
+    let (_, greeting) = hub.tape.iter().find(is_greeting).unwrap().clone();
+    let session = greeting.session;
+    let content = open(
+        &header(author(1), session, None),
+        &greeting.sealed,
+        &keys(1),
+    )
+    .unwrap();
+    let PresenceBody::Hello { nonce: echo } = content.body else {
+        panic!("{content:?}");
+    };
+    let sent = hub.tape.len();
+    for counter in 0..1_000u64 {
+        let mut own = SessionId([6; 16]);
+        own.0[..8].copy_from_slice(&counter.to_be_bytes());
+        let body = PresenceBody::Reply {
+            nonce: [1; 16],
+            echo,
+            now: shows("x"),
+        };
+        let header = header(author(2), own, Some(session));
+        let item = forge(&mut hub, &header, 2, counter, body);
+        hub.deliver(1, author(2), item);
+        hub.wait(20);
+    }
+    let answers = hub.tape[sent..]
+        .iter()
+        .filter(|(from, item)| *from == author(1) && item.to.is_some());
+    let answers = answers.count();
+    assert!((5..=21).contains(&answers), "{answers} in twenty seconds");
+    // Whoever comes meanwhile is answered all the same.
+    hub.sit(3, 4, 0);
+    hub.wait(500);
+    assert!(hub.sees(3).contains(&(1, "b".to_owned())));
+}
+
+#[test]
+fn what_is_too_large_or_of_nobody_waits_for_nothing() {
+    let mut hub = world();
+    let mut ahead = header(author(2), SessionId([5; 16]), None);
+    ahead.seen = head(1_000);
+    let mut item = forge(&mut hub, &ahead, 2, 1, PresenceBody::Gone);
+    item.sealed.ciphertext = vec![0; 64 * 1024].into();
+    hub.deliver(1, author(2), item);
+    assert_eq!(hub.seats[&1].refused.last(), Some(&Refused::Malformed));
+    // Of an epoch that has not come: only members can be kept waiting for.
+    let mut item = forge(&mut hub, &ahead, 2, 1, PresenceBody::Gone);
+    item.epoch.0 = 2;
+    hub.deliver(1, author(9), item.clone());
+    assert_eq!(hub.seats[&1].refused.last(), Some(&Refused::NotAMember));
+    let refused = hub.seats[&1].refused.len();
+    hub.deliver(1, author(2), item);
+    assert_eq!(hub.seats[&1].refused.len(), refused, "it waits");
 }

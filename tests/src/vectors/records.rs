@@ -1,10 +1,12 @@
 //! Sealed records, what they seal, chains and snapshots, content.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use conclave_crdt::{Crdt, CrdtKind, PathElement, ReplicaId, create};
 use conclave_doc::{
-    Account, CarriedPayload, DiffersWhy, DocKeys, Judgement, ReplicaOwner, SnapshotPayload, Tables,
-    VerdictPayload, open, padded_len, seal_with_nonce,
+    Account, CarriedPayload, ClaimRun, Claims, DiffersWhy, DocKeys, Judgement, ReplicaOwner,
+    SnapshotPayload, Tables, VerdictPayload, open, padded_len, seal_with_nonce,
 };
 use conclave_identity::DeviceKey;
 use conclave_mls::EpochRoot;
@@ -196,9 +198,22 @@ fn snapshot() -> Result<SnapshotPayload> {
     tables.ops = 9;
     let mut frontier = Frontier::new();
     (1..=3).for_each(|leaf| frontier.push(Hash([leaf; 32])));
+    let run = |counter, seq, each, carrier| ClaimRun {
+        counter,
+        seq,
+        records: 1,
+        each,
+        carrier,
+    };
+    let runs = vec![run(0, 0, 5, None), run(5, 2, 4, Some(DeviceId([0xdd; 16])))];
+    let claims = Claims {
+        runs: BTreeMap::from([(ReplicaId::from_bytes(&[0xaa; 8])?, runs)]),
+        epochs: vec![(0, 2), (2, 5)],
+    };
     Ok(SnapshotPayload {
         frontier,
         tables,
+        claims: Some(claims),
         state: Zeroizing::new(b"state".to_vec()),
     })
 }

@@ -360,7 +360,7 @@ class Client:
         nothing = SnapshotPayload(
             epoch_high=0, frontier=Frontier(size=0, nodes=[]), authors=[], replicas=[], costs=[], ops=0, state=b"\0\0"
         )
-        content = Content(nothing, lambda _: self.own.user)
+        content = Content(nothing, lambda _: self.own.user, self.own.device)
         content.claim(self.own.device, replica.ranges())
         content.replica = replica
         content.measure(replica.state())

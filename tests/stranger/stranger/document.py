@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .claims import Claims
 from .codec import ZERO, Malformed, decode, uint64
 from .cost import CAP, Yjs
 from .crypto import labelled, require
@@ -36,20 +37,33 @@ class Chain:
 class Content:
     """What a log says up to a position: the tables of a snapshot, and the document in an engine."""
 
-    def __init__(self, base: SnapshotPayload, user_of: UserOf):
+    def __init__(self, base: SnapshotPayload, user_of: UserOf, founder: bytes):
         self.epoch_high = base.epoch_high
         self.chains = {row.author.encode(): Chain(row.next, row.last, bool(row.closed)) for row in base.authors}
         self.owners = {int.from_bytes(row.replica, "big"): (row.device, row.next) for row in base.replicas}
         self.user_of = user_of
         self.costs = {row.user: (row.balance, row.size) for row in base.costs}
         self.ops = base.ops
+        self.claims = self.claims_of(base, founder)
         self.meter = Yjs()
         self.measure(base.state)
         self.replica = Replica(fresh_client(), base.state)
 
-    def take(self, header: RecordHeader, leaf: bytes, payload: bytes, is_applied: bool = False) -> None:
+    def claims_of(self, base: SnapshotPayload, founder: bytes) -> Claims:
+        """§11.6.1: what a snapshot tells, or what the document began with, where it is its first."""
+        if base.claims is not None:
+            return Claims.told(base.claims, sorted(self.owners))
+        if base.frontier.size == 0:
+            return Claims.founded(self.owners, founder)
+        return Claims(known=False)
+
+    def begin_epoch(self, seq: int, epoch: int) -> None:
+        self.epoch_high = max(self.epoch_high, epoch)
+        self.claims.begin(seq, epoch)
+
+    def take(self, seq: int, header: RecordHeader, leaf: bytes, payload: bytes, is_applied: bool = False) -> None:
         """The next record. Whether the engine has it already, which is so of own edits."""
-        self.epoch_high = max(self.epoch_high, header.epoch)
+        self.begin_epoch(seq, header.epoch)
         body, author = header.body, header.author.encode()
         if not isinstance(body, Chained):
             return
@@ -60,16 +74,18 @@ class Content:
         require((body.clock, body.prev) == (chain.next, chain.last), "the place of a record in its author's chain")
         chain.next, chain.last = body.clock + 1, leaf
         if isinstance(body, Update) and self.charge(header, payload):
-            self.claim(header.author.device, read_update(payload).ranges())
+            self.claim(header.author.device, read_update(payload).ranges(), seq)
             if not is_applied:
                 self.replica.apply(payload)
 
-    def claim(self, device: bytes, ranges: Ranges) -> None:
-        """§11.5."""
+    def claim(self, device: bytes, ranges: Ranges, seq: int | None = None) -> None:
+        """§11.5; of a record, which its place is known of."""
         for client, found in ranges.items():
             owner, at = self.owners.get(client, (device, 0))
             require(owner == device and len(found) == 1 and found[0][0] == at, "the rules for replica ids")
             self.owners[client] = (device, found[0][1])
+            if seq is not None:
+                self.claims.bring(client, seq, found[0][1] - at)
 
     def measure(self, state: bytes) -> None:
         """Takes a whole state into the numbers (§11.10)."""
@@ -110,6 +126,7 @@ class Content:
             replicas=replicas,
             costs=costs,
             ops=self.ops,
+            claims=self.claims.tell(sorted(self.owners)) if frontier.size else None,
             state=self.replica.state(),
         )
 
@@ -154,7 +171,8 @@ class Document:
         payload = decode(SnapshotPayload, self.base.payload)
         require(payload.frontier.head() == self.base.body.covered, "the frontier of a base snapshot")
         require(payload.epoch_high <= self.base.header.epoch, "the highest epoch of a base snapshot")
-        self.log, self.content, self.active = Log(payload.frontier), Content(payload, self.user_of), self.base
+        self.log, self.active = Log(payload.frontier), self.base
+        self.content = Content(payload, self.user_of, self.base.header.author.device)
 
     # Reading.
 
@@ -163,7 +181,7 @@ class Document:
             self.log.append(record.hash)
             if self.log.size - 1 == self.base.seq:
                 require(record.hash == self.base.id, "the place of the base snapshot")
-                self.content.epoch_high = max(self.content.epoch_high, self.base.header.epoch)
+                self.content.begin_epoch(self.base.seq, self.base.header.epoch)
                 self.records.append((self.base.seq, self.base.header, self.base.id, b""))
             return
         if isinstance(record, WholeRecord):
@@ -197,7 +215,7 @@ class Document:
     def take(self, header: RecordHeader, leaf: bytes, payload: bytes, is_own: bool = False) -> None:
         seq, body = self.log.size - 1, header.body
         self.records.append((seq, header, leaf, payload))
-        self.content.take(header, leaf, payload, is_applied=is_own)
+        self.content.take(seq, header, leaf, payload, is_applied=is_own)
         if isinstance(body, SnapshotHeader):
             require(
                 body.chain_proof == self.next_chain_proof() and body.parent == self.active.id, "a snapshot's parent"
@@ -245,12 +263,15 @@ class Document:
             payload = decode(SnapshotPayload, snapshot.payload)
         except Malformed:
             return Differs(why=UNREADABLE)
-        content = Content(decode(SnapshotPayload, self.base.payload), self.user_of)
+        content = Content(decode(SnapshotPayload, self.base.payload), self.user_of, self.base.header.author.device)
         covered = snapshot.body.covered
         for seq, header, leaf, sealed in self.records:
             if seq < covered.size:
-                content.take(header, leaf, sealed)
+                content.take(seq, header, leaf, sealed)
         own = content.payload(payload.frontier)
+        # What is not told is not compared, nor what cannot be.
+        if payload.claims is None or own.claims is None:
+            payload.claims = own.claims = None
         is_right = payload.frontier.head() == covered and self.log.leads_to(covered)
         if not is_right or own.encode(before="state") != payload.encode(before="state"):
             return Differs(why=TABLES)

@@ -4,7 +4,7 @@ import os
 from typing import Any, ClassVar
 
 from .codec import (
-    ZERO, Malformed, Select, Struct, Vector, constant, decode, hash32, id8, id16, nonce24, of, opaque, signature64,
+    ZERO, Malformed, Optional, Select, Struct, Vector, constant, decode, hash32, id8, id16, nonce24, of, opaque, signature64,
     uint8, uint16, uint64, varint, version1,
 )  # fmt: skip
 from .crypto import SigningKey, expand_with_label, labelled, mac, require, verify, xchacha_open, xchacha_seal
@@ -197,14 +197,36 @@ class CostRow(Struct):
     size: int = of(uint64)
 
 
+class EpochRow(Struct):
+    after: int = of(varint)
+    more: int = of(varint)
+
+
+class ClaimRow(Struct):
+    after: int = of(varint)
+    records: int = of(varint)
+    each: int = of(varint)
+    carrier: bytes | None = of(Optional(id16), default=None)
+
+
+class ReplicaClaims(Struct):
+    rows: list[ClaimRow] = of(Vector(ClaimRow))
+
+
+class WireClaims(Struct):
+    epochs: list[EpochRow] = of(Vector(EpochRow))
+    replicas: list[ReplicaClaims] = of(Vector(ReplicaClaims))
+
+
 class SnapshotPayload(Struct):
-    version: int = constant(uint16, 2)
+    version: int = constant(uint16, 3)
     epoch_high: int = of(uint64)
     frontier: Frontier = of(Frontier)
     authors: list[AuthorRow] = of(Vector(AuthorRow))
     replicas: list[ReplicaRow] = of(Vector(ReplicaRow))
     costs: list[CostRow] = of(Vector(CostRow))
     ops: int = of(uint64)
+    claims: WireClaims | None = of(Optional(WireClaims), default=None)
     state: bytes = of(opaque)
 
 
