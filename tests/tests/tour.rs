@@ -177,6 +177,8 @@ fn the_tour_works_as_written() -> Result<()> {
         "EDITOR='echo \"2. Holidays\" >>' conclave doc edit Minutes",
         ben,
     )?;
+    let blame = tour.ok("conclave doc blame Minutes", ben)?;
+    ensure!(blame.contains("Ana") && blame.contains("Ben"), "{blame}");
 
     drop(service);
     let offline = "EDITOR='echo \"3. Written offline\" >>' conclave doc edit Minutes --offline";
