@@ -3,7 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
         "carried-owner",
-        "carried-signature",
+        "carried-signature", "claims-unchecked",
         "confirm-unchecked",
         "cost-free",
         "cover-aside",

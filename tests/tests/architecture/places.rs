@@ -48,7 +48,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-crdt/src/automerge/mod.rs", "diff_since", ByHand(&["crdt.automerge.version"])),
     ("crates/conclave-crdt/src/automerge/mod.rs", "read_sequence", By(&["crdt.automerge.snapshot"])),
     ("crates/conclave-crdt/src/automerge/mod.rs", "version", Not("makes a version of what the document holds")),
-    ("crates/conclave-crdt/src/automerge/text.rs", "runs", By(&["crdt.automerge.update"])),
+    ("crates/conclave-crdt/src/automerge/attribution.rs", "of", By(&["crdt.automerge.update"])),
     ("crates/conclave-crdt/src/foreign.rs", "recognise", ByHand(&["crdt.foreign"])),
     ("crates/conclave-crdt/src/json/special.rs", "of", Not("base64 inside a person's own JSON")),
     ("crates/conclave-crdt/src/types.rs", "from_bytes", ByHand(&["crdt.replica_id"])),
