@@ -3,7 +3,8 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
         "carried-owner",
-        "carried-signature", "claims-unchecked",
+        "carried-signature",
+        "claims-unchecked",
         "confirm-unchecked",
         "cost-free",
         "cover-aside",

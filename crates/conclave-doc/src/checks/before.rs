@@ -51,6 +51,10 @@ impl Authority for SoFar<'_> {
     fn padding_bytes(&self) -> u16 {
         self.now.padding_bytes()
     }
+
+    fn keeps_attribution(&self) -> bool {
+        self.now.keeps_attribution()
+    }
 }
 
 impl Checks {
