@@ -404,7 +404,7 @@ fn a_snapshot_that_differs_is_said_and_healed() {
         ),
         (
             |payload| payload.claims.as_mut().unwrap().epochs.clear(),
-            DiffersWhy::Unreadable,
+            DiffersWhy::Tables,
         ),
         (|payload| payload.tables.chains.clear(), DiffersWhy::Tables),
         (
