@@ -151,6 +151,7 @@ fn exit(code: &str) -> Exit {
     match code {
         "client.timed_out"
         | "engine.out_of_step"
+        | "engine.waits_for_step"
         | "engine.waits_for_clock"
         | "engine.waits_for_pace"
         | "refused.recovering" => Exit::Offline,

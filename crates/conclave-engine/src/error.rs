@@ -122,6 +122,9 @@ pub enum EngineError {
         "the service shows an older or another state than this device has seen there; nothing is sent there until it has caught up (`conclave findings list`)"
     )]
     OutOfStep,
+    /// The same, found out only after this was asked for: it is remembered, and done when the service shows again what is here.
+    #[error("what was asked for waits until the service shows again what this device has")]
+    WaitsForStep,
     /// No other service has answered whose key begins so.
     #[error("no other service has answered here whose key begins so; compare at least four digits")]
     NoOtherService,
@@ -246,6 +249,7 @@ impl EngineError {
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
             Self::OutOfStep => "engine.out_of_step",
+            Self::WaitsForStep => "engine.waits_for_step",
             Self::NoOtherService => "engine.no_other_service",
             Self::OtherLife { .. } => "engine.other_life",
             Self::OnlyCopy => "engine.only_copy",
@@ -284,6 +288,7 @@ impl EngineError {
             | Self::NotFounded
             | Self::Returning
             | Self::OutOfStep
+            | Self::WaitsForStep
             | Self::LastHolder { .. }
             | Self::ClockSkew
             | Self::WaitsForClock { .. }

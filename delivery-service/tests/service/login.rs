@@ -116,7 +116,12 @@ async fn an_unknown_version_is_told_what_works() {
     let person = Person::new();
     // One of before, and one of later.
     let minimum = PROTOCOL_VERSION;
-    for versions in [vec![minimum - 1], vec![minimum + 1], vec![9, 999], vec![]] {
+    for versions in [
+        vec![minimum - 1],
+        vec![minimum + 1],
+        vec![minimum + 2, 999],
+        vec![],
+    ] {
         let mut wire = service.wire().await;
         wire.send(&ClientFrame::Hello {
             versions,

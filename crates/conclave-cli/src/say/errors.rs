@@ -169,6 +169,9 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.out_of_step" => {
             "the service shows an older or another state than this device has; nothing is sent there"
         }
+        "engine.waits_for_step" => {
+            "the service shows an older or another state than this device has; what was asked for is remembered, and done when that is over"
+        }
         "engine.other_life" => "this home is an older copy of this device, which is used elsewhere",
         "engine.only_copy" => "no other copy of this home is in use, as far as is known here",
         "engine.becomes_new" => "this home is becoming a device of its own, and is not done yet",
@@ -369,6 +372,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "`conclave group list` says why; ask a member to invite you again"
         }
         "engine.out_of_step" => {
+            "nothing is remembered of this: ask again when it is over; `conclave findings list` says more, or the operator of the service"
+        }
+        "engine.waits_for_step" => {
             "`conclave findings list` says more; ask the operator of the service"
         }
         "engine.only_copy" => {

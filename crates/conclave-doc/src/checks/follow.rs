@@ -111,9 +111,10 @@ impl Document {
     fn follow(
         &mut self,
         ctx: &DocContext<'_>,
-        Descent { from, to }: &Descent,
+        descent: &Descent,
         record: &Record,
     ) -> Result<Followed, DocError> {
+        let Descent { from, to } = descent;
         let epoch = record.header.epoch;
         let root = ctx.keys.root(epoch);
         let root = root.ok_or(DocError::MissingRoot { epoch })?;

@@ -369,7 +369,7 @@ impl Cx {
         for intent in group.intents.values_mut() {
             intent.busy = false;
             if let Some(waiter) = intent.take_waiter() {
-                self.reply(waiter, Err(EngineError::OutOfStep));
+                self.reply(waiter, Err(EngineError::WaitsForStep));
             }
         }
         self.post_group(group.id, GroupWork::LookAtDocuments);

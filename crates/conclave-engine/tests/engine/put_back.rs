@@ -190,6 +190,39 @@ fn one_commit_ago_the_group_waits_and_other_groups_go_on() {
     assert_eq!(world.text(CLEO, group, document), "hello kept");
 }
 
+/// Asked for before it was known that the group cannot take it now: whoever asked is told that it is queued, and it is done afterwards.
+#[test]
+fn what_was_asked_for_before_that_was_known_is_remembered_and_done() {
+    let (mut world, group, _) = trio(8);
+    let copy = world.service.clone();
+    let user = world.devices[CLEO].user;
+    let role = Role::Viewer;
+    world.ask(ANA, Command::SetRole { group, user, role });
+    world.run();
+    let newest = world.service.clone();
+    world.go_offline(ANA);
+    let role = Role::Editor;
+    let asked = world.command(ANA, Command::SetRole { group, user, role });
+    assert!(world.reply(ANA, asked).is_none());
+    put_back(&mut world, &copy);
+    world.go_online(ANA);
+    world.run();
+    let reply = world.reply(ANA, asked);
+    assert!(
+        matches!(reply, Some(Err(EngineError::WaitsForStep))),
+        "{reply:?}"
+    );
+    assert_eq!(world.intents(ANA, &group), 1);
+    put_back(&mut world, &newest);
+    world.advance(600_000);
+    assert_eq!(world.intents(ANA, &group), 0);
+    let Reply::Members(members) = world.ask(BEN, Command::Members { group }) else {
+        panic!("no members")
+    };
+    let cleo = members.iter().find(|member| member.user == user);
+    assert_eq!(cleo.unwrap().role, Role::Editor);
+}
+
 #[test]
 fn a_day_of_edits_ago_all_of_them_are_counted_and_none_is_lost() {
     let (mut world, group, document) = trio(3);

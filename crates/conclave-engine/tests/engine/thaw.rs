@@ -82,7 +82,7 @@ struct Told {
 impl Told {
     fn of(finding: Finding, at: UnixMs) -> Self {
         Self {
-            version: 1,
+            version: 2,
             finding,
             user: None,
             first: at,
