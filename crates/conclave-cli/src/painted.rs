@@ -11,7 +11,7 @@ use crate::terminal::on_one_line;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaintedRow {
     /// Whose it is, by a number; none: nobody is named.
-    pub paint: Option<u32>,
+    pub paint: Option<usize>,
     /// What stands in the margin.
     pub margin: String,
     /// Columns before the text.
@@ -37,7 +37,7 @@ const MARGIN: usize = 48;
 const LEAST: usize = 16;
 
 /// Distinct on dark and on light ground.
-fn style(number: u32) -> Style {
+fn style(number: usize) -> Style {
     let style = Style::new();
     match number % 6 {
         0 => style.cyan(),
@@ -122,7 +122,7 @@ fn pieces(indent: usize, text: &str, room: Option<usize>) -> Vec<(usize, String)
 mod tests {
     use super::*;
 
-    fn row(paint: u32, margin: &str, indent: usize, text: &str) -> PaintedRow {
+    fn row(paint: usize, margin: &str, indent: usize, text: &str) -> PaintedRow {
         PaintedRow {
             paint: Some(paint),
             margin: margin.to_owned(),

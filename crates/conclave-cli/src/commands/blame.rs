@@ -47,7 +47,16 @@ async fn ask(
 
 /// One row for each writer's part of a line, set where it stands in the line.
 fn rows(blame: &BlameInfo, since: u64) -> Vec<PaintedRow> {
-    let labels: Vec<Label> = blame.writers.iter().map(Label::of).collect();
+    let mut labels: Vec<Label> = blame.writers.iter().map(Label::of).collect();
+    // One colour for each of them, in however many records they wrote.
+    let mut names: Vec<String> = Vec::new();
+    for label in &mut labels {
+        let known = names.iter().position(|name| *name == label.name);
+        label.paint = known.unwrap_or(names.len());
+        if known.is_none() {
+            names.push(label.name.clone());
+        }
+    }
     let mut rows = Rows {
         labels: &labels,
         since,
@@ -62,13 +71,18 @@ fn rows(blame: &BlameInfo, since: u64) -> Vec<PaintedRow> {
 
 /// What stands beside a part.
 struct Label {
+    /// Who wrote it.
+    name: String,
+    /// The same, with when.
     who: String,
+    /// A number for the name.
+    paint: usize,
     seq: Option<u64>,
 }
 
 impl Label {
     fn of(writer: &WriterInfo) -> Self {
-        let (mut who, record) = match writer {
+        let (name, record) = match writer {
             WriterInfo::Proven(record) => (name(record), Some(record)),
             WriterInfo::OnWordOf { word_of, writer } => {
                 let giver = word_of.name.clone();
@@ -78,11 +92,15 @@ impl Label {
             WriterInfo::Unsent => ("you, not sent yet".to_owned(), None),
             WriterInfo::Unknown => ("unknown".to_owned(), None),
         };
-        if let Some(when) = record.and_then(|record| record.when) {
-            who = format!("{who}  {}", finding::date(when.after));
-        }
+        let when = record.and_then(|record| record.when);
+        let who = match when {
+            Some(when) => format!("{name}  {}", finding::date(when.after)),
+            None => name.clone(),
+        };
         Self {
+            name,
             who,
+            paint: 0,
             seq: record.and_then(|record| record.seq),
         }
     }
@@ -117,7 +135,7 @@ impl Rows<'_> {
             None => String::new(),
         };
         self.rows.push(PaintedRow {
-            paint: (is_new && !margin.is_empty()).then_some(writer),
+            paint: label.filter(|_| is_new).map(|label| label.paint),
             margin,
             indent,
             text: text.to_owned(),
@@ -263,6 +281,22 @@ mod tests {
         assert_eq!(new[0], "|hello ");
         assert_eq!(new[1], all[1]);
         assert_eq!(new[4], all[4]);
+    }
+
+    #[test]
+    fn somebody_has_one_colour_in_all_records() {
+        let records = [("Ana", 1), ("Ben", 2), ("Ana", 3)];
+        let blame = BlameInfo {
+            writers: records
+                .map(|(name, seq)| WriterInfo::Proven(record(name, seq)))
+                .to_vec(),
+            shown: BlameShown::Text {
+                text: "abc".to_owned(),
+                runs: vec![run(0, 1), run(1, 1), run(2, 1)],
+            },
+        };
+        let paints: Vec<_> = rows(&blame, 0).iter().map(|row| row.paint).collect();
+        assert_eq!(paints, [Some(0), Some(1), Some(0)]);
     }
 
     #[test]
