@@ -138,7 +138,9 @@ impl Known<'_> {
             epoch: claims.and_then(|claims| claims.epoch_at(claim.seq)),
             carrier: claim.carrier,
         };
-        let end = claim.map_or(owner.next, |claim| claim.end);
+        // Of what follows more may be known.
+        let known_from = claims.and_then(|claims| claims.known_from(replica, counter));
+        let end = claim.map_or(known_from.unwrap_or(owner.next), |claim| claim.end);
         let on_word = |snapshot_author| Writer::OnWordOf {
             snapshot_author,
             device: owner.device,

@@ -180,6 +180,13 @@ impl Claims {
         })
     }
 
+    /// Counter of the first operation from one on of which the record is known, if there is any.
+    pub(crate) fn known_from(&self, replica: &ReplicaId, counter: u64) -> Option<u64> {
+        let runs = self.runs.get(replica)?;
+        let next = runs.partition_point(|run| run.end() <= counter);
+        runs.get(next).map(|run| run.counter)
+    }
+
     /// The epoch of the records at a position.
     pub(crate) fn epoch_at(&self, seq: u64) -> Option<u64> {
         let after = self.epochs.partition_point(|(first, _)| *first <= seq);

@@ -247,6 +247,25 @@ fn a_snapshot_may_leave_out_who_wrote_what_and_then_it_is_not_known() {
 }
 
 #[test]
+fn what_follows_what_is_not_known_is_proven_all_the_same() {
+    for kind in KINDS {
+        let mut sim = begun(kind);
+        let record = forge_snapshot(&mut sim, OWNER, |_| {}, |payload| payload.claims = None);
+        sim.order(vec![record], None);
+        sim.settle();
+        let late = newcomer(&mut sim, Role::Editor);
+        // Behind what the same device wrote, under the same id.
+        let end = sim.peers[EDITOR].text().chars().count();
+        sim.peers[EDITOR].insert(end, " after");
+        sim.settle();
+        let parts = parts(&mut sim, late);
+        let (part, writer) = parts.last().unwrap();
+        assert_eq!(part, " after", "{kind}");
+        assert!(matches!(writer, Writer::Proven(record) if record.device == device(EDITOR)));
+    }
+}
+
+#[test]
 fn values_of_maps_and_lists_have_their_writers() {
     for kind in KINDS {
         let mut sim = Sim::new(kind, &ROLES, "");
