@@ -9,10 +9,10 @@ use conclave_proto::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use conclave_doc::Typed;
+use conclave_doc::{Typed, View};
 
 use crate::clock::ClockOffset;
-use crate::document::{BlameInfo, BlameView};
+use crate::document::BlameInfo;
 use crate::event::{BasisInfo, Person, Present, Showing};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
@@ -271,7 +271,7 @@ pub enum Command {
         /// The document.
         document: DocumentId,
         /// Which part.
-        view: BlameView,
+        view: View,
     },
     /// Waits until all local edits of a document are acknowledged and everything the service holds is here. Reply: `Done`.
     Synced {

@@ -74,13 +74,14 @@ pub use command::{
     Status, StuckInfo, WhoAmI,
 };
 pub use conclave_crdt::Run;
+pub use conclave_doc::View as BlameView;
 pub use conclave_doc::{
     Around, At, Cost, Inserted, Item, Mark, RecordAt, Step, Typed, Watch, Word,
 };
 pub use conclave_identity::is_escaped;
 pub use document::{
-    BlameInfo, BlameShown, BlameValue, BlameView, Done, Job, Lending, RecordWriter, Span, Work,
-    WorkId, WriterInfo,
+    BlameInfo, BlameShown, BlameValue, Done, Job, Lending, RecordWriter, Span, Work, WorkId,
+    WriterInfo,
 };
 pub use engine::Engine;
 pub use error::EngineError;

@@ -125,11 +125,12 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn push(&mut self, writer: u32, seq_of: Option<u64>, indent: usize, text: &str) {
+    fn push(&mut self, writer: u32, indent: usize, text: &str) {
         let label = usize::try_from(writer).ok();
         let label = label.and_then(|at| self.labels.get(at));
         // What has no place in the log yet is newer than all that has.
-        let is_new = seq_of.is_none_or(|seq| seq >= self.since);
+        let seq = label.and_then(|label| label.seq);
+        let is_new = seq.is_none_or(|seq| seq >= self.since);
         let margin = match label.filter(|_| is_new) {
             Some(label) => label.who.clone(),
             None => String::new(),
@@ -142,11 +143,6 @@ impl Rows<'_> {
         });
     }
 
-    fn seq(&self, writer: u32) -> Option<u64> {
-        let at = usize::try_from(writer).ok()?;
-        self.labels.get(at)?.seq
-    }
-
     fn text(&mut self, text: &str, runs: &[Run]) {
         let mut rest = text;
         let mut column = 0;
@@ -156,10 +152,9 @@ impl Rows<'_> {
             rest = after;
             for line in part.split_inclusive('\n') {
                 let shown = line.trim_end_matches('\n');
-                let seq = self.seq(run.writer);
                 // Of a line's end alone there is nothing to be seen, unless the line is empty.
                 if !shown.is_empty() || column == 0 {
-                    self.push(run.writer, seq, column, shown);
+                    self.push(run.writer, column, shown);
                 }
                 column = match line.ends_with('\n') {
                     true => 0,
@@ -182,13 +177,12 @@ impl Rows<'_> {
             });
             match (shown, value.writer) {
                 (Some(shown), Some(writer)) => {
-                    let seq = self.seq(writer);
                     let what = match shown {
                         serde_json::Value::Object(_) => "{}".to_owned(),
                         serde_json::Value::Array(_) => "[]".to_owned(),
                         value => value.to_string(),
                     };
-                    self.push(writer, seq, 0, &format!("{place}: {what}"));
+                    self.push(writer, 0, &format!("{place}: {what}"));
                 }
                 (Some(shown), None) => {
                     let text = shown.as_str().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Who wrote what a document shows, for people.
 
 use conclave_crdt::{AttributedValue, PathElement, Run, WrittenBy};
-use conclave_doc::{Blame, ByRecord, DocError, Shown, View, Writer};
+use conclave_doc::{Blame, ByRecord, DocError, Shown, Writer};
 use conclave_proto::{DeviceId, Hash, UnixMs};
 use serde::{Deserialize, Serialize};
 
@@ -12,16 +12,6 @@ use crate::error::EngineError;
 use crate::event::Person;
 use crate::group::Group;
 use crate::io::CommandId;
-
-/// Which part of a document is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BlameView {
-    /// The text.
-    Text,
-    /// The values.
-    Values,
-}
 
 /// Who wrote characters or a value. What nobody can prove says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,15 +108,6 @@ impl std::fmt::Debug for BlameInfo {
     }
 }
 
-impl BlameView {
-    pub(crate) fn of_document(self) -> View {
-        match self {
-            Self::Text => View::Text,
-            Self::Values => View::Values,
-        }
-    }
-}
-
 fn value(value: AttributedValue) -> BlameValue {
     let place = value.place.into_iter().map(|step| match step {
         PathElement::Key(key) => key.into(),
@@ -198,7 +179,8 @@ impl Cx {
         }
     }
 
-    fn author(&self, group: &Group, device: &DeviceId) -> Option<Person> {
+    /// A device's user, where the group's members tell.
+    pub(super) fn author(&self, group: &Group, device: &DeviceId) -> Option<Person> {
         let row = group.state().roster.newest_row(device)?;
         Some(self.person(&row.user))
     }

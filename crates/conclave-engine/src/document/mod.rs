@@ -29,9 +29,7 @@ use conclave_proto::{
 use rand_core::RngCore;
 use zeroize::Zeroizing;
 
-pub use self::blame::{
-    BlameInfo, BlameShown, BlameValue, BlameView, RecordWriter, Span, WriterInfo,
-};
+pub use self::blame::{BlameInfo, BlameShown, BlameValue, RecordWriter, Span, WriterInfo};
 use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
 pub(crate) use self::errand::{Base, Errand, Then};

@@ -195,12 +195,11 @@ impl Cx {
     /// One record of a document, for people.
     pub(crate) fn record_info(&self, group: &Group, record: &RecordAt) -> RecordInfo {
         let device = record.author.device;
-        let row = group.state().roster.newest_row(&device);
         RecordInfo {
             seq: record.seq,
             id: record.id,
             device,
-            author: row.map(|row| self.person(&row.user)),
+            author: self.author(group, &device),
             bytes: record.bytes,
         }
     }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use conclave_doc::View;
 use conclave_proto::frame::{Answer, DeliveredRecord, OpenedDocument};
 use conclave_proto::{Author, DocumentId, GroupId, Refusal};
 
 use super::DirectoryCommand;
 use crate::command::Reply;
 use crate::cx::Cx;
-use crate::document::{BlameView, Doc, Errand, Then};
+use crate::document::{Doc, Errand, Then};
 use crate::error::EngineError;
 use crate::group::Group;
 use crate::io::{CommandId, DocFn, Row};
@@ -90,7 +91,7 @@ pub(crate) enum DocCommand {
     Edit(DocFn),
     View(DocFn),
     /// Who wrote what it shows.
-    Blame(BlameView),
+    Blame(View),
     Synced,
     Void,
     /// One record, whatever it is.
@@ -241,7 +242,7 @@ impl Cx {
             },
             DocCommand::View(f) => return doc.errand = Some(Errand::View(id, f)),
             DocCommand::Blame(view) => match self.check_attribution(group) {
-                Ok(()) => return doc.errand = Some(Errand::Blame(id, view.of_document())),
+                Ok(()) => return doc.errand = Some(Errand::Blame(id, view)),
                 Err(error) => Err(error),
             },
             DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
