@@ -20,28 +20,6 @@ pub(crate) async fn commit(
     conn: &Conn,
     bundle: CommitBundle,
 ) -> Result<Answer, OpError> {
-    let commit = bundle.commit.clone();
-    let answer = judge_and_order(group, conn, bundle).await;
-    let late = matches!(
-        answer,
-        Err(OpError::Refused(
-            Refusal::EpochTaken { .. } | Refusal::RateLimited { .. }
-        ))
-    );
-    if late && removes_somebody(commit.as_slice()) {
-        let (by, now) = (conn.asker(), group.env.clock.now());
-        if let Some(role) = group.view().role_of(&by.device) {
-            group.turns().lost(by.device, by.user, role, now);
-        }
-    }
-    answer
-}
-
-async fn judge_and_order(
-    group: &Arc<Group>,
-    conn: &Conn,
-    bundle: CommitBundle,
-) -> Result<Answer, OpError> {
     let mut core = group.core().await?;
     let leaf = GroupEntry::Commit(bundle.commit.clone()).leaf();
     if let Some(answer) = stored::known(group, &leaf).await? {
@@ -63,6 +41,8 @@ async fn judge_and_order(
         }) {
         Ok(judged) => judged,
         Err(refusal) => {
+            // Before anything else is judged here: what waits for the core would begin the next epoch.
+            ask_for_turn(group, &before, conn, &bundle, &refusal);
             let head = before.head();
             core.keep();
             // Breakage: who loses the race for an epoch is told that it won.
@@ -80,10 +60,39 @@ async fn judge_and_order(
     let version = core.version;
     let out = judged.removed.clone();
     let new = NewEntry::of_commit(&mut core.state, version, judged, conn.device)?;
-    let answer = order(group, conn.asker(), core, new).await?;
+    let answer = match order(group, conn.asker(), core, new).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // Another process was faster. Its own turns are its own: here nothing comes between from now on.
+            if let OpError::Refused(refusal) = &error {
+                ask_for_turn(group, &before, conn, &bundle, refusal);
+            }
+            return Err(error);
+        }
+    };
     let removes = removes_somebody(bundle.commit.as_slice());
     group.turns().ordered(conn.device, removes, &out);
     Ok(answer)
+}
+
+/// A commit that was refused asks for the turn, where it removes somebody and came too late, or before its turn.
+fn ask_for_turn(
+    group: &Group,
+    state: &GroupState,
+    conn: &Conn,
+    bundle: &CommitBundle,
+    refusal: &Refusal,
+) {
+    let late = matches!(
+        refusal,
+        Refusal::EpochTaken { .. } | Refusal::RateLimited { .. }
+    );
+    if late && removes_somebody(bundle.commit.as_slice()) {
+        let (by, now) = (conn.asker(), group.env.clock.now());
+        if let Some(role) = state.role_of(&by.device) {
+            group.turns().lost(by.device, by.user, role, now);
+        }
+    }
 }
 
 /// Whether a device may bring anything into the log now.
