@@ -86,13 +86,31 @@ pub struct Limits {
     /// How long everything is held when a member shows that the service was put back, in milliseconds, so that others show what else it lost; 0
     /// for not at all.
     pub found_hold_ms: u64,
-    /// Most that is stored for one user in documents and groups, in bytes; none for as much as there is room.
+    /// Most that is stored for one user in documents and groups, in bytes; none for as much as there is room. Not more than half of a group's,
+    /// where that is limited: nobody fills a group alone.
     pub user_bytes: Option<u64>,
     /// Most that is stored of one group, in bytes; none for as much as there is room.
     pub group_bytes: Option<u64>,
     /// Largest database in bytes; none for as much as the disk holds. Past it nothing new is stored, and everything stored stays readable.
     /// The write-ahead log comes in addition.
     pub database_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Sets what is stored of one group at most, in bytes, and makes what is stored for one user half of it, where it was more.
+    pub fn limit_groups(&mut self, bytes: Option<u64>) {
+        self.group_bytes = bytes;
+        let half = bytes.map(|bytes| bytes / 2);
+        self.user_bytes = match (self.user_bytes, half) {
+            (Some(most), Some(half)) => Some(most.min(half)),
+            (most, half) => most.or(half),
+        };
+    }
+
+    fn one_user_fills_a_group(&self) -> bool {
+        self.group_bytes
+            .is_some_and(|group| self.user_bytes.is_none_or(|user| user > group / 2))
+    }
 }
 
 impl Default for Limits {
@@ -196,6 +214,12 @@ impl Config {
                 "the limit on the database is below {least} bytes: that holds no group"
             ));
         }
+        if self.limits.one_user_fills_a_group() {
+            problems.push(
+                "the limit on what is stored for one user is more than half of a group's: one user could fill a group alone"
+                    .to_owned(),
+            );
+        }
         for (name, value) in [
             ("handshake time", self.limits.handshake_ms),
             ("idle time", self.limits.idle_ms),
@@ -274,7 +298,39 @@ mod tests {
         ];
         config.limits.connections = 0;
         config.limits.database_bytes = Some(1);
-        assert_eq!(config.problems().len(), 5);
+        config.limits.user_bytes = None;
+        assert_eq!(config.problems().len(), 6);
+    }
+
+    #[test]
+    fn nobody_may_store_more_than_half_of_a_group() {
+        let mut config = Config::new("x", "127.0.0.1:0".parse().unwrap());
+        assert_eq!(config.problems(), [""; 0]);
+        let default = config.limits.user_bytes;
+        for (group, user) in [
+            (Some(1 << 30), Some(1 << 29)),
+            (Some(7), Some(3)),
+            (Some(1 << 50), default),
+            (None, default),
+        ] {
+            config.limits = Limits::default();
+            config.limits.limit_groups(group);
+            assert_eq!(
+                (config.limits.group_bytes, config.limits.user_bytes),
+                (group, user)
+            );
+            assert_eq!(config.problems(), [""; 0]);
+        }
+        for user in [Some(501), None] {
+            config.limits.group_bytes = Some(1000);
+            config.limits.user_bytes = user;
+            assert_eq!(config.problems().len(), 1, "{user:?}");
+        }
+        config.limits.user_bytes = Some(500);
+        assert_eq!(config.problems(), [""; 0]);
+        config.limits.group_bytes = None;
+        config.limits.user_bytes = None;
+        assert_eq!(config.problems(), [""; 0]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub const READ_CONNECTIONS: u32 = 4;
 /// How long a connection to the database waits for another process's lock.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most that is stored for one user, in bytes, unless the operator says otherwise (10 GiB): half of what a group may take, so that nobody fills one alone.
+/// Most that is stored for one user, in bytes, unless the operator says otherwise (10 GiB): half of what a group may take, so that nobody fills one alone. It is never more.
 pub const USER_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 /// Most that is stored of one group, in bytes, unless the operator says otherwise (20 GiB).
 pub const GROUP_BYTES: u64 = 20 * 1024 * 1024 * 1024;

@@ -141,7 +141,8 @@ struct Serve {
         value_delimiter = ','
     )]
     proxies: Vec<IpAddr>,
-    /// Most that is stored for one user in documents and groups, in bytes; 0 for as much as there is room [default: 10 GiB].
+    /// Most that is stored for one user in documents and groups, in bytes; 0 for as much as there is room. Not more than half of a group's, where
+    /// that is limited [default: 10 GiB, or half of a group's].
     #[arg(long, env = "CONCLAVE_DS_MAX_USER_BYTES", value_name = "N")]
     max_user_bytes: Option<u64>,
     /// Most that is stored of one group, in bytes; 0 for as much as there is room [default: 20 GiB].
@@ -431,11 +432,11 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     }
     config.proxies = options.proxies;
     let most = |bytes: u64| (bytes > 0).then_some(bytes);
+    if let Some(bytes) = options.max_group_bytes {
+        config.limits.limit_groups(most(bytes));
+    }
     if let Some(bytes) = options.max_user_bytes {
         config.limits.user_bytes = most(bytes);
-    }
-    if let Some(bytes) = options.max_group_bytes {
-        config.limits.group_bytes = most(bytes);
     }
     config.limits.database_bytes = options.max_database_bytes;
     config.limits.found_hold_ms = options.found_hold;

@@ -201,3 +201,41 @@ async fn a_database_that_is_nearly_full_is_not_ready() {
     let refused = Process::run(dir.path(), None, &["--max-database-bytes", "1"]);
     assert!(refused.err().unwrap().contains("limit on the database"));
 }
+
+/// Half of what a group may take is the most for one user, also where the operator says no more than what a group may take.
+#[tokio::test]
+async fn who_has_filled_half_of_a_group_is_refused_and_others_write_on() {
+    let dir = TempDir::new().unwrap();
+    let args = ["--max-group-bytes", "2000000"];
+    let process = Process::run(dir.path(), None, &args).unwrap();
+    let (founder, mallory) = (Person::new(), Person::new());
+    let mut alice = process.member(&founder).await;
+    let mut mallory = process.member(&mallory).await;
+    alice.create_group(GroupPolicy::default()).await;
+    alice.invite(&mut mallory).await;
+    let (document, _) = alice.create_document().await;
+    mallory.process_next().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let (_, mut full) = mallory.open(document, InstanceId([2; 8]), None).await;
+    let filled = fill(&mut mallory, &mut full).await;
+    assert!((8..10).contains(&filled), "{filled}");
+    let written = fill(&mut alice, &mut pen).await;
+    assert!((8..10).contains(&written), "{written}");
+    assert_eq!(fill(&mut mallory, &mut full).await, filled);
+    // Its own limit refused the one who had filled its half, not the group's: that takes what is small still.
+    assert_eq!(append(&mut alice, &mut pen).await, Ok(written + 1));
+    drop(process);
+    let args = [
+        "--max-user-bytes",
+        "1000001",
+        "--max-group-bytes",
+        "2000000",
+    ];
+    let refused = Process::run(dir.path(), None, &args);
+    assert!(
+        refused
+            .err()
+            .unwrap()
+            .contains("more than half of a group's")
+    );
+}
