@@ -60,6 +60,16 @@ pub struct InSqlite {
 }
 
 impl InSqlite {
+    /// The one in a folder, or a new one there.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub async fn of(folder: TempDir) -> Result<Self> {
+        Store::open(Self::place_of(&folder)).await?.close().await;
+        let reads = Reads::open(&Self::place_of(&folder)).await?;
+        Ok(Self { folder, reads })
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {
@@ -87,10 +97,7 @@ impl Database for InSqlite {
     type Reader = Read;
 
     async fn create() -> Result<Self> {
-        let folder = TempDir::new()?;
-        Store::open(Self::place_of(&folder)).await?.close().await;
-        let reads = Reads::open(&Self::place_of(&folder)).await?;
-        Ok(Self { folder, reads })
+        Self::of(TempDir::new()?).await
     }
 
     async fn store(&self) -> Result<Store> {

@@ -226,7 +226,11 @@ impl<D: Database> Founded<D> {
     }
 }
 
-async fn restored<D: Database>(database: &D) -> Result<Core> {
+/// The group as a database has it.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn restored<D: Database>(database: &D) -> Result<Core> {
     let mut reads = database.reader().await?;
     // Little of the log at once.
     let core = restore(&mut reads, GROUP, 4096).await?;

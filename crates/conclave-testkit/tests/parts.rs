@@ -1,11 +1,9 @@
 //! What a group's entries cost: what they touch, whatever else there is in the group.
 
 use anyhow::{Context as _, Result, ensure};
-use conclave_ds::sqlite::Store;
 use conclave_mls::{Plan, PublicGroupState};
-use conclave_testkit::checkpoint;
 use conclave_testkit::database::{Database, InMemory, InSqlite};
-use conclave_testkit::founded::{Founded, GROUP, Written};
+use conclave_testkit::founded::{Founded, Written};
 use sqlx::{Connection as _, SqliteConnection};
 
 async fn connect(database: &InSqlite) -> Result<SqliteConnection> {
@@ -113,86 +111,4 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
     ensure!(many.member <= 2 * few.member, "{many:?} after {few:?}");
     ensure!(10 * many.service <= all, "{many:?} of {all} bytes");
     Ok(())
-}
-
-/// Puts a database back to what programs wrote that had a group's state in one value, which an entry after it has made old.
-async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
-    let mut conn = connect(&group.database).await?;
-    for statement in [
-        "DROP TABLE usage",
-        "DROP TABLE usage_users",
-        "DROP TABLE usage_groups",
-        "DROP TABLE paid_snapshots",
-        "DROP TABLE erasing",
-        "DROP TABLE dropped",
-        "DROP TABLE bases",
-        "ALTER TABLE groups DROP COLUMN base",
-        "ALTER TABLE devices DROP COLUMN session",
-        "ALTER TABLE devices DROP COLUMN session_ms",
-        "ALTER TABLE devices DROP COLUMN life",
-        "ALTER TABLE devices DROP COLUMN token",
-        "ALTER TABLE devices DROP COLUMN next",
-        "DROP INDEX key_packages_by_device",
-        "DROP INDEX authors_open",
-        "DROP TABLE group_parts",
-        "DROP TABLE group_checkpoints",
-        "ALTER TABLE groups ADD COLUMN group_info BLOB NOT NULL DEFAULT x''",
-        "ALTER TABLE groups ADD COLUMN checkpoint BLOB NOT NULL DEFAULT x''",
-        "ALTER TABLE groups ADD COLUMN checkpoint_sum BLOB",
-        "ALTER TABLE groups DROP COLUMN grown_in",
-        "ALTER TABLE documents DROP COLUMN grown_in",
-        "ALTER TABLE documents DROP COLUMN base",
-        "DROP TABLE recovery",
-        "DROP TABLE losses",
-        "DELETE FROM _sqlx_migrations WHERE version >= 6",
-    ] {
-        sqlx::query(statement).execute(&mut conn).await?;
-    }
-    let updated = sqlx::query("UPDATE groups SET checkpoint = ? WHERE id = ?")
-        .bind(checkpoint)
-        .bind(GROUP.as_bytes())
-        .execute(&mut conn)
-        .await?;
-    ensure!(updated.rows_affected() == 1, "no group");
-    Ok(conn.close().await?)
-}
-
-#[tokio::test]
-async fn groups_of_older_databases_are_carried_over() -> Result<()> {
-    let mut group = Founded::<InSqlite>::of(5).await?;
-    fill(&mut group, 3).await?;
-    group.commit(&Plan::default()).await?;
-    let old = checkpoint::of(group.both().await?.0);
-    // Signed entries after it were applied when it was read.
-    fill(&mut group, 6).await?;
-    age(&group, &old).await?;
-    Store::open(group.database.place()).await?.close().await;
-    as_read(&group).await?;
-    group.restart().await?;
-    fill(&mut group, 7).await?;
-    group.commit(&Plan::default()).await?;
-    group.restart().await?;
-    group.commit(&Plan::default()).await?;
-    Ok(())
-}
-
-/// A group that cannot be read stays where it is; the others are served.
-#[tokio::test]
-async fn a_damaged_group_of_an_older_database_is_not_served() -> Result<()> {
-    let mut group = Founded::<InSqlite>::of(2).await?;
-    fill(&mut group, 2).await?;
-    let mut old = checkpoint::of(group.both().await?.0);
-    let middle = old.len() / 2;
-    old.truncate(middle);
-    age(&group, &old).await?;
-    Store::open(group.database.place()).await?.close().await;
-    ensure!(group.both().await.is_err(), "it was read");
-    let mut conn = connect(&group.database).await?;
-    let (kept,): (i64,) =
-        sqlx::query_as("SELECT COUNT(*) FROM group_checkpoints WHERE length(checkpoint) = ?")
-            .bind(i64::try_from(middle)?)
-            .fetch_one(&mut conn)
-            .await?;
-    ensure!(kept == 1, "it is gone");
-    Ok(conn.close().await?)
 }

@@ -5,29 +5,9 @@ use conclave_ds::StoreError;
 use conclave_ds::sqlite::{Place, Store};
 use conclave_testkit::database::{Database as _, InMemory, InSqlite};
 use conclave_testkit::storage_suite;
-use sqlx::{Connection as _, SqliteConnection};
 
 storage_suite!(memory, InMemory);
 storage_suite!(sqlite, InSqlite);
-
-/// What a newer program wrote is left alone.
-#[tokio::test]
-async fn a_newer_schema_is_refused() -> Result<()> {
-    let database = InSqlite::create().await?;
-    let file = database.folder().join("service.sqlite");
-    let url = format!("sqlite://{}", file.display());
-    let mut conn = SqliteConnection::connect(&url).await?;
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)",
-    )
-    .execute(&mut conn)
-    .await?;
-    conn.close().await?;
-    let opened = Store::open(database.place()).await;
-    let refused = matches!(opened, Err(StoreError::NewerSchema { found: 9999 }));
-    ensure!(refused, "{opened:?}");
-    Ok(())
-}
 
 /// A file that is not a database is not taken for one.
 #[tokio::test]

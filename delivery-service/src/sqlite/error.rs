@@ -9,21 +9,25 @@ pub enum StoreError {
     /// Another process serves this data directory.
     #[error("the data directory is in use by another process")]
     InUse,
-    /// A newer version of the program wrote the database.
+    /// A newer version of the program wrote the database. It is left as it is.
     #[error(
-        "the database was written by a newer version of this program (schema {found}); update the program"
+        "the database was written by a newer version of this program (schema {found}, this one has {known}) and is left as it is; update the program"
     )]
     NewerSchema {
-        /// Number of the unknown schema.
+        /// Number of its schema.
         found: i64,
+        /// Number of this program's.
+        known: i64,
     },
-    /// A service of an older version of the program runs on the database.
+    /// An older version of the program wrote the database, whose rows this one does not read. It is left as it is.
     #[error(
-        "a service of an older version runs on the data directory (schema {found}); start it again with this version first"
+        "the database was written by an older version of this program (schema {found}, this one has {known}) and is left as it is; run that version until members have exported their documents (conclave doc export), then begin in an empty data directory"
     )]
     OlderSchema {
         /// Number of its schema.
         found: i64,
+        /// Number of this program's.
+        known: i64,
     },
     /// The database holds something that this program never writes.
     #[error("the database is damaged: a stored {what} is not valid")]
@@ -43,9 +47,6 @@ pub enum StoreError {
     /// A transaction did not take place.
     #[error(transparent)]
     Transaction(Failure),
-    /// The schema could not be brought up to date.
-    #[error("the database schema could not be brought up to date")]
-    Migration(#[source] sqlx::migrate::MigrateError),
 }
 
 impl StoreError {
@@ -60,7 +61,6 @@ impl StoreError {
             Self::Directory(_) => "store.directory",
             Self::Missing(_) => "store.missing",
             Self::Database(_) | Self::Transaction(_) => "store.database",
-            Self::Migration(_) => "store.migration",
         }
     }
 

@@ -1,7 +1,6 @@
 //! SQLite: the one place that knows it. One connection writes; a pool of others reads what is durable.
 
 mod bases;
-mod carried;
 mod codes;
 mod error;
 mod hot;
@@ -51,7 +50,7 @@ const FULL: &[u8] = b"full";
 const NORMAL: &[u8] = b"normal";
 
 impl Store {
-    /// Opens the database, and brings its schema up to date.
+    /// Opens the database; makes it where there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -63,7 +62,7 @@ impl Store {
         })
     }
 
-    /// Opens the database of a service that runs. Its schema stays as it is.
+    /// Opens the database of a service that runs.
     pub(crate) async fn open_beside(place: Place) -> Result<Self, StoreError> {
         Ok(Self {
             connection: open::open_beside(&place).await?,
@@ -129,7 +128,7 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the database of a data directory for a command: beside a service that runs, whose schema stays as it is, or instead of one.
+    /// Opens the database of a data directory for a command: beside a service that runs, or instead of one.
     pub(crate) async fn open_for_command(
         directory: &Path,
     ) -> Result<(Self, Option<Arc<open::DirectoryLock>>), StoreError> {

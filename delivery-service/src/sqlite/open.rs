@@ -1,24 +1,24 @@
-//! Opening a data directory: lock, migrations, connections.
+//! Opening a data directory: lock, version, connections.
 
 use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use conclave_order::rows::STORED_VERSION;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use super::carried::carry_over;
-use super::error::{StoreError, is_damage};
+use super::error::StoreError;
 use crate::config::Durability;
 use crate::limits;
 use crate::sqlite::codes::uint;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// What a new database begins with.
+const TABLES: &str = include_str!("schema.sql");
 
 /// File that holds the database, in the data directory.
 pub(crate) const DATABASE_FILE: &str = "service.sqlite";
@@ -95,32 +95,55 @@ fn options(place: &Place) -> SqliteConnectOptions {
     }
 }
 
-/// Opens the one connection that writes, and brings the schema up to date.
+/// Opens the one connection that writes; makes the database where there is none.
 pub(crate) async fn open_writer(place: &Place) -> Result<SqliteConnection, StoreError> {
     let mut connection = connect_writer(place).await?;
-    MIGRATIONS
-        .run(&mut connection)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMissing(found) => StoreError::NewerSchema { found },
-            MigrateError::Execute(error) if is_damage(&error) => error.into(),
-            other => StoreError::Migration(other),
-        })?;
-    carry_over(&mut connection).await?;
+    if is_empty(&mut connection).await? {
+        create(&mut connection).await?;
+    }
+    check_version(&mut connection).await?;
     Ok(connection)
 }
 
-/// Opens a connection that writes beside the service that runs, which has to have this program's schema.
+/// Opens a connection that writes beside the service that runs.
 pub(crate) async fn open_beside(place: &Place) -> Result<SqliteConnection, StoreError> {
     let mut connection = connect_writer(place).await?;
-    let (found,): (i64,) = sqlx::query_as("SELECT max(version) FROM _sqlx_migrations")
-        .fetch_one(&mut connection)
+    check_version(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn is_empty(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let (tables,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM sqlite_schema")
+        .fetch_one(&mut *connection)
         .await?;
-    let own = MIGRATIONS.iter().map(|migration| migration.version).max();
-    match own.map(|own| found.cmp(&own)) {
-        Some(Ordering::Less) => Err(StoreError::OlderSchema { found }),
-        Some(Ordering::Greater) => Err(StoreError::NewerSchema { found }),
-        Some(Ordering::Equal) | None => Ok(connection),
+    Ok(tables == 0 && version(connection).await? == 0)
+}
+
+/// Tables and their version, together or not at all.
+async fn create(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+    let mark = format!("PRAGMA user_version = {STORED_VERSION}");
+    sqlx::raw_sql(AssertSqlSafe(mark))
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn version(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let (version,) = sqlx::query_as("PRAGMA user_version")
+        .fetch_one(connection)
+        .await?;
+    Ok(version)
+}
+
+/// Another program's rows are not read: each group would be found damaged, one after another.
+async fn check_version(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let (found, known) = (version(connection).await?, i64::from(STORED_VERSION));
+    match found.cmp(&known) {
+        Ordering::Less => Err(StoreError::OlderSchema { found, known }),
+        Ordering::Greater => Err(StoreError::NewerSchema { found, known }),
+        Ordering::Equal => Ok(()),
     }
 }
 

@@ -15,11 +15,6 @@ pub(super) fn base_sum(group: &GroupId, [frontier, roots, entries]: [&[u8]; 3]) 
     sum("conclave 1.0 base sum", &parts)
 }
 
-/// Checksum of a group's checkpoint, in databases of before.
-pub(super) fn checkpoint_sum(checkpoint: &[u8]) -> Vec<u8> {
-    sum("conclave 1.0 checkpoint sum", &[checkpoint])
-}
-
 /// Checksum of what is delivered of a chained record without putting its header together again. The leaf of a snapshot covers what is read
 /// of it.
 pub(super) fn record_sum(row: &RecordRow) -> Option<Vec<u8>> {

@@ -16,7 +16,7 @@ pub(super) const DROP_LAST_RESORT: &str =
 pub(super) const CLEAR_PACKAGES: &str = "UPDATE key_packages SET package = NULL WHERE device = ?";
 
 /// What goes with a group, what refers to it first. What a report showed to be lost stays: the service had signed it.
-const DROP_GROUP: [&str; 22] = [
+const DROP_GROUP: [&str; 21] = [
     "UPDATE usage_users SET bytes = MAX(0, bytes - (SELECT SUM(bytes) FROM usage WHERE group_id = ?1 AND user = usage_users.user)) \
      WHERE user IN (SELECT user FROM usage WHERE group_id = ?1)",
     "DELETE FROM usage WHERE group_id = ?",
@@ -35,7 +35,6 @@ const DROP_GROUP: [&str; 22] = [
     "DELETE FROM members WHERE group_id = ?",
     "DELETE FROM group_log WHERE group_id = ?",
     "DELETE FROM group_parts WHERE group_id = ?",
-    "DELETE FROM group_checkpoints WHERE group_id = ?",
     "DELETE FROM bases WHERE group_id = ?",
     "DELETE FROM losses WHERE group_id = ?",
     "DELETE FROM recovery WHERE group_id = ? AND generation = 0",

@@ -1,13 +1,14 @@
 //! Logging in, and who may not.
 
 use conclave_ds::{Admission, Invitations, Recovery, Service};
-use conclave_proto::Refusal;
+use conclave_order::rows::STORED_VERSION;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
 use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{GroupPolicy, Refusal};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -236,26 +237,30 @@ async fn siblings_hear_of_a_new_list_and_of_a_new_device() {
     assert!(!laptop.wire.kept().any(|frame| notice(frame).is_some()));
 }
 
-/// Nobody brings a database up to date under a service that runs.
+/// What stands beside a service that runs is of its version, or leaves it alone.
 #[tokio::test]
 async fn invitations_leave_the_schema_of_a_running_service_alone() {
     let service = TestService::start().await;
     let invitations = Invitations::of(service.dir.path());
     assert!(invitations.list().await.unwrap().is_empty());
-    // As an older version would have left it.
+    // As if a service of an older version ran.
     let file = service.dir.path().join("service.sqlite");
     let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display()))
         .await
         .unwrap();
-    let newest =
-        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
-    sqlx::query(newest).execute(&mut database).await.unwrap();
+    let older = STORED_VERSION - 1;
+    let mark = format!("PRAGMA user_version = {older}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(mark))
+        .execute(&mut database)
+        .await
+        .unwrap();
     let refused = invitations.create(1, 60_000).await.unwrap_err();
     assert_eq!(refused.code(), "store.older_schema", "{refused}");
-    let (found,): (i64,) = sqlx::query_as("SELECT max(version) FROM _sqlx_migrations")
+    let (found,): (u32,) = sqlx::query_as("PRAGMA user_version")
         .fetch_one(&mut database)
         .await
         .unwrap();
+    assert_eq!(found, older);
     assert!(
         refused.to_string().contains(&format!("schema {found}")),
         "{refused}"
@@ -366,25 +371,52 @@ async fn a_directory_is_served_by_one_process() {
     assert_eq!(second.unwrap_err().code(), "store.in_use");
 }
 
+/// What another version wrote is left alone, and whoever starts the service is told the way out.
 #[tokio::test]
-async fn a_newer_schema_is_refused() {
+async fn a_database_of_another_version_is_refused() {
     let mut service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
     service.stop().await;
     let path = service.dir.path().join("service.sqlite");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options)
+    let url = format!("sqlite:{}", path.display());
+    for (version, code, way_out) in [
+        (
+            STORED_VERSION - 1,
+            "store.older_schema",
+            "conclave doc export",
+        ),
+        (
+            STORED_VERSION + 1,
+            "store.newer_schema",
+            "update the program",
+        ),
+    ] {
+        let mut database = SqliteConnection::connect(&url).await.unwrap();
+        let mark = format!("PRAGMA user_version = {version}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(mark))
+            .execute(&mut database)
+            .await
+            .unwrap();
+        drop(database);
+        let error = Service::start(service.config()).await.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(!error.is_retryable());
+        let said = error.to_string();
+        assert!(said.contains(way_out), "{said}");
+        assert!(
+            said.contains(&format!("schema {version}, this one has {STORED_VERSION}")),
+            "{said}"
+        );
+        let mut database = SqliteConnection::connect(&url).await.unwrap();
+        let (kept, groups): (u32, u32) = sqlx::query_as(
+            "SELECT (SELECT user_version FROM pragma_user_version), (SELECT COUNT(*) FROM groups)",
+        )
+        .fetch_one(&mut database)
         .await
         .unwrap();
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (9999, 'from the future', 1, x'00', 0)",
-    )
-    .execute(&mut conn)
-    .await
-    .unwrap();
-    drop(conn);
-    let error = Service::start(service.config()).await.unwrap_err();
-    assert_eq!(error.code(), "store.newer_schema");
+        assert_eq!((kept, groups), (version, 1));
+    }
 }
 
 #[tokio::test]

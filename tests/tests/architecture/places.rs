@@ -190,7 +190,6 @@ pub const PLACES: &[Place] = &[
     ("delivery-service/src/sqlite/recovery.rs", "losses", By(&["proto.loss"])),
     ("delivery-service/src/sqlite/recovery.rs", "service", By(&["proto.generation"])),
     ("delivery-service/src/sqlite/bases.rs", "load", By(&["proto.join_state", "proto.frontier"])),
-    ("delivery-service/src/sqlite/carried.rs", "derive", By(&["mls.checkpoint", "proto.group_entry"])),
     ("delivery-service/src/sqlite/codes.rs", "decode", By(&["proto.frontier", "proto.record_header", "proto.sealed", "proto.group_entry"])),
     ("delivery-service/src/sqlite/hot.rs", "base", By(&["proto.frontier"])),
     ("delivery-service/src/sqlite/hot.rs", "row", By(&["proto.frontier"])),
