@@ -64,7 +64,7 @@ impl Looks {
     }
 }
 
-/// Names that differ in case only, or in how their characters are composed, count as one.
+/// Names that differ in case only, or in how their characters are composed, count as one. In lower case first: a capital ẞ is its own upper case, ß is not.
 fn fold(name: &str) -> String {
     let composed: String = name.nfc().collect();
     let lower = composed.to_lowercase().to_uppercase().to_lowercase();
