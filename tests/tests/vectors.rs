@@ -46,6 +46,34 @@ fn the_files_are_what_the_program_makes() -> Result<()> {
     Ok(())
 }
 
+/// The files that a row of the first table of a page is about.
+fn rows_of(readme: &str) -> Vec<String> {
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| ["));
+    let links = rows.filter_map(|row| row.split_once(')')?.0.split_once("]("));
+    links
+        .filter(|(name, link)| name == link)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+#[test]
+fn the_table_of_files_is_what_is_in_the_folder() -> Result<()> {
+    let rows = rows_of(&read("README.md")?);
+    let table: BTreeSet<String> = rows.iter().cloned().collect();
+    ensure!(table.len() == rows.len(), "one is there twice: {rows:?}");
+    let mut there = BTreeSet::new();
+    for entry in std::fs::read_dir(folder())? {
+        there.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    ensure!(there.remove("README.md"), "no README.md");
+    let apart: Vec<&String> = table.symmetric_difference(&there).collect();
+    ensure!(
+        apart.is_empty(),
+        "in the folder or in the table alone: {apart:?}"
+    );
+    Ok(())
+}
+
 #[test]
 fn every_struct_of_the_page_has_a_vector() -> Result<()> {
     let page = read_page()?;

@@ -110,25 +110,16 @@ fn message(
         .given_hex("content", encode(content))
         .given_hex("seed of the device key", signer.to_bytes().as_slice());
     let (header, tag) = (encode(&header), item.sealed.tag);
-    let of = [
-        ("header", header.as_slice()),
-        ("nonce", nonce.as_slice()),
-        ("ciphertext", item.sealed.ciphertext.as_slice()),
-        ("tag", tag.as_slice()),
-        ("commitment", item.sealed.commitment.as_slice()),
+    let parts = [
+        header.as_slice(),
+        nonce.as_slice(),
+        item.sealed.ciphertext.as_slice(),
+        tag.as_slice(),
+        item.sealed.commitment.as_slice(),
     ];
-    entry.makes(
-        "core",
-        "labelled hash: conclave 1.0 presence core",
-        &of,
-        core.0,
-    );
-    let of = [("core", core.0.as_slice())];
-    entry.makes(
-        "signature",
-        &format!("signature: {PRESENCE_LABEL}"),
-        &of,
-        item.sealed.signature,
-    );
+    let (key, signature) = (signer.public(), item.sealed.signature);
+    entry
+        .labelled("core", "conclave 1.0 presence core", &parts, &core)?
+        .signed("signature", &key, PRESENCE_LABEL, &core.0, &signature)?;
     Ok(())
 }

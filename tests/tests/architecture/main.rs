@@ -10,6 +10,7 @@ mod elsewhere;
 mod graph;
 mod lexer;
 mod places;
+mod promises;
 mod scan;
 
 use std::fs;
@@ -208,6 +209,16 @@ fn every_package_takes_the_workspaces_lints() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What is promised is tested: a test that goes takes its name out of the page.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() -> Result<()> {
+    let root = workspace_root()?;
+    let page = fs::read_to_string(root.join("docs/THREAT_MODEL.md"))?;
+    let named = promises::named(&page).len();
+    ensure!(named >= 390, "only {named} tests");
+    ensure_none(&promises::missing(&root, &page)?)
 }
 
 /// Whoever looks for the place of a change is not sent where nothing is.
