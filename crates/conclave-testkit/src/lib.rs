@@ -5,7 +5,6 @@
 //! [`costly`] are updates that cost an engine more than they are long;
 //! [`rows`] are a device's rows in memory, [`service`] is a service for worlds; [`peers`] are no services, and [`merges`] cases of edits by several.
 
-pub mod checkpoint;
 pub mod costly;
 pub mod database;
 pub mod decoders;

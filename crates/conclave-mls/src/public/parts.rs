@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use conclave_proto::Hash;
-use conclave_proto::codec::{Bytes, decode};
+use conclave_proto::codec::Bytes;
 use conclave_proto::group::GroupEntry;
-use conclave_rules::{GROUP_STATE_BYTES, GroupState};
+use conclave_rules::GroupState;
 use openmls::group::{GroupId as MlsGroupId, PublicGroup};
 use openmls_traits::OpenMlsProvider;
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
 use super::{PublicGroupState, has_members_of};
@@ -21,25 +20,6 @@ use crate::stored::{self, Changed, OWN_ROWS};
 const GROUP_INFO_ROW: &[u8] = b"own/group-info";
 /// Followed by a position of the log.
 const PENDING_ROWS: &[u8] = b"own/pending/";
-/// Version of the checkpoints of before.
-const CHECKPOINT_VERSION: u16 = 1;
-/// Largest checkpoint in bytes.
-const CHECKPOINT_BYTES: usize = 3 * GROUP_STATE_BYTES;
-
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct StoredRow {
-    key: Bytes,
-    value: Bytes,
-}
-
-/// Everything in one value, as databases before those with rows have it.
-#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Checkpoint {
-    version: u16,
-    state: Bytes,
-    group_info: Bytes,
-    rows: Vec<StoredRow>,
-}
 
 impl PublicGroupState {
     /// A group that no rows are stored of: all of them are changes.
@@ -154,26 +134,6 @@ impl PublicGroupState {
             pending,
             changed: BTreeMap::new(),
         })
-    }
-
-    /// Reads a group from what databases before those with rows have of it. All its rows are changes.
-    ///
-    /// # Errors
-    /// When it is damaged.
-    pub fn from_checkpoint(bytes: &[u8]) -> Result<Self, MlsError> {
-        let stored: Checkpoint = decode("group checkpoint", bytes, CHECKPOINT_BYTES)?;
-        if stored.version != CHECKPOINT_VERSION {
-            return Err(MlsError::Damaged);
-        }
-        let state = GroupState::from_bytes(stored.state.as_slice())?;
-        let provider = Provider::default();
-        for row in stored.rows {
-            let value = Zeroizing::new(row.value.into_vec());
-            provider.overlay().put_row(row.key.as_slice(), Some(value));
-        }
-        let tree = tree(&provider, &state)?;
-        let group_info = stored.group_info.into_vec();
-        Ok(Self::start(provider, tree, state, group_info))
     }
 }
 

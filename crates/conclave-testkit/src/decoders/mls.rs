@@ -94,18 +94,6 @@ pub(super) fn decoders() -> Vec<Decoder> {
         Decoder::new("mls.root_wrap", Network, usize::MAX, wrap, || {
             sample(&pair().bundle.wrap)
         }),
-        Decoder::new(
-            "mls.checkpoint",
-            Disk,
-            3 * GROUP_STATE_BYTES,
-            checkpoint,
-            || {
-                let pair = pair();
-                [&pair.first, &pair.second]
-                    .map(crate::checkpoint::of)
-                    .to_vec()
-            },
-        ),
         Decoder::new("mls.public_rows", Disk, usize::MAX, public_rows, || {
             let pair = pair();
             [&pair.first, &pair.second]
@@ -414,12 +402,6 @@ fn wrap(bytes: &[u8]) -> Decoded {
         .judge_wrap(&wrap)
         .map_err(|_| "mls.bad_wrap")?;
     code(ClientGroup::open_wrap(&pair.secrets, &wrap), MlsError::code)
-}
-
-fn checkpoint(bytes: &[u8]) -> Decoded {
-    let restored = PublicGroupState::from_checkpoint(bytes).map_err(|error| error.code())?;
-    let _ = (restored.tree(), restored.rows());
-    Ok(None)
 }
 
 fn public_rows(bytes: &[u8]) -> Decoded {
