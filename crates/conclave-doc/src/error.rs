@@ -22,6 +22,14 @@ pub enum DocError {
         /// Its code.
         code: u8,
     },
+    /// The snapshot that a document is opened from seals a payload of a version that this program does not know. It is nobody's fault.
+    #[error(
+        "the document begins with a snapshot of version {version}, which is not known to this program"
+    )]
+    UnknownSnapshot {
+        /// Its version.
+        version: u16,
+    },
     /// The root of an epoch is not held.
     #[error("the key of epoch {epoch} is missing")]
     MissingRoot {
@@ -82,6 +90,7 @@ impl DocError {
             Self::Crdt(_) => "doc.crdt",
             Self::Stored(_) => "doc.stored",
             Self::UnknownKind { .. } => "doc.unknown_kind",
+            Self::UnknownSnapshot { .. } => "doc.unknown_snapshot",
             Self::MissingRoot { .. } => "doc.missing_root",
             Self::FutureEpoch { .. } => "doc.future_epoch",
             Self::BadRecord { .. } => "doc.bad_record",

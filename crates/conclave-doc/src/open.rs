@@ -134,7 +134,7 @@ impl Document {
     ///
     /// # Errors
     /// [`DocError::Protocol`] without a base, [`DocError::BadRecord`] when the snapshot is not valid, [`DocError::BadSnapshot`] when its author
-    /// has signed what is not valid, [`DocError::MissingRoot`], [`DocError::FutureEpoch`].
+    /// has signed what is not valid, [`DocError::UnknownSnapshot`], [`DocError::MissingRoot`], [`DocError::FutureEpoch`].
     pub fn open_remote(
         ctx: &DocContext<'_>,
         opened: &OpenedDocument,
@@ -504,7 +504,12 @@ fn read_base(
         fault,
     };
     let bytes = open(record, &DocKeys::derive(&root, &document)).map_err(bad)?;
-    let payload = SnapshotPayload::from_bytes(&bytes).map_err(|_| bad(RecordFault::Content))?;
+    let payload = SnapshotPayload::from_bytes(&bytes).map_err(|_| {
+        let version = SnapshotPayload::unknown_version(&bytes);
+        version.map_or(bad(RecordFault::Content), |version| {
+            DocError::UnknownSnapshot { version }
+        })
+    })?;
     if payload.frontier.head() != snapshot.covered {
         return Err(bad(RecordFault::Covered));
     }

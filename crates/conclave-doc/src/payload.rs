@@ -377,6 +377,13 @@ impl SnapshotPayload {
         bytes
     }
 
+    /// The version of a payload, where this library does not know it: what it says beyond that is not for this program to judge.
+    #[must_use]
+    pub fn unknown_version(bytes: &[u8]) -> Option<u16> {
+        let version = u16::from_be_bytes(*bytes.first_chunk()?);
+        (version != SNAPSHOT_VERSION).then_some(version)
+    }
+
     /// Decodes; rows must be sorted and unique, so that a table has one encoding.
     ///
     /// # Errors

@@ -527,6 +527,43 @@ fn a_snapshot_that_does_not_open_differs() {
     );
 }
 
+/// Whoever wrote it has another program: that is no fault of theirs.
+#[test]
+fn a_snapshot_of_an_unknown_version_opens_nothing_and_blames_nobody() {
+    for version in [SNAPSHOT_VERSION + 1, SNAPSHOT_VERSION - 1] {
+        let mut sim = sim(CrdtKind::Yjs);
+        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
+        let mut payload = open(&known, &keys).unwrap().to_vec();
+        payload[..2].copy_from_slice(&version.to_be_bytes());
+        // What another version says may be in any form.
+        payload.truncate(40);
+        let record = seal(
+            &known.header,
+            &payload,
+            &keys,
+            &sim.world.keys[2],
+            1,
+            &mut sim.peers[0].rng,
+        );
+        sim.order(vec![record], None);
+        sim.settle();
+        let author = Author {
+            device: sim.world.devices[0],
+            instance: instance(150),
+        };
+        let opened = sim.service.opened(author, None);
+        let held = Keys::default();
+        let ctx = sim.world.ctx(0, 0, &held);
+        let rng = &mut sim.peers[0].rng;
+        let error = Document::open_remote(&ctx, &opened, GROUP, DOC, author.instance, rng);
+        let error = error.unwrap_err();
+        assert_eq!(error, DocError::UnknownSnapshot { version });
+        assert_eq!(error.code(), "doc.unknown_snapshot");
+        assert!(!error.is_retryable());
+    }
+}
+
 #[test]
 fn an_unmatched_base_is_on_somebodys_word_and_proves_nothing() {
     let mut sim = sim(CrdtKind::Yjs);

@@ -237,6 +237,9 @@ fn document(code: &str) -> Option<Sentence> {
             "what is stored here of the document is damaged, or written by a newer version of the program"
         }
         "doc.unknown_kind" => "this kind of document is not known to this version of the program",
+        "doc.unknown_snapshot" => {
+            "the document begins in a form that is not known to this version of the program"
+        }
         "doc.missing_root" => "the keys of a part of the document have not arrived yet",
         "doc.future_epoch" => "the document is ahead of what this device knows of its group",
         "doc.bad_record" => "the state that the document would be opened from is not valid",
@@ -484,7 +487,8 @@ pub fn hint(code: &str) -> Option<&'static str> {
         | "auth.unsupported_rotation"
         | "mls.upgrade_needed"
         | "refused.upgrade_needed"
-        | "doc.unknown_kind" => "update this program",
+        | "doc.unknown_kind"
+        | "doc.unknown_snapshot" => "update this program",
         "auth.equivocation" => "ask the person, face to face or by voice",
         "client.crashed" => "try again; everything that was acknowledged is stored",
         "client.local_version" => {
