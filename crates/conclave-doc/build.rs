@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "drop-outbox-row",
         "ignore-void",
         "leaf-before-content",
+        "objection-stops",
         "reseal-resend",
         "reuse-instance",
         "skip-commitment",

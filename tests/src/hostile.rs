@@ -59,10 +59,10 @@ pub fn cases() -> Vec<Case> {
         });
     }
     cases.push(Case {
-        name: "Automerge: 131,000 operations in one change".to_owned(),
+        name: "Automerge: 114,000 operations in one change".to_owned(),
         kind: CrdtKind::Automerge,
         base: Vec::new(),
-        dear: vec![costly::automerge(131_000)],
+        dear: vec![costly::automerge(114_000)],
         refused: false,
     });
     for (times, size) in [("", 8_000), (", ten-fold", 80_000)] {

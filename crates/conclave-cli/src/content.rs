@@ -1,7 +1,9 @@
 //! What a document shows, and in which of its forms.
 
 use conclave_client::proto::GroupId;
-use conclave_client::{CrdtKind, DocumentInfo, Operation, Outcome, Part, RootShape, View};
+use conclave_client::{
+    CrdtKind, DocumentInfo, EngineError, Error, Operation, Outcome, Part, RootShape, View,
+};
 use serde_json::{Map, Value};
 
 use crate::context::{Context, answer};
@@ -65,13 +67,16 @@ impl Reading {
     }
 }
 
-/// Reads a document in one of its forms.
+/// Reads a document in one of its forms. One of which nothing is here is not waited for.
 pub async fn view(
     context: &Context,
     group: GroupId,
     info: &DocumentInfo,
     view: View,
 ) -> Result<Outcome> {
+    if info.size.is_none() {
+        return Err(Error::from(EngineError::NotHere).into());
+    }
     let document = info.document;
     let operation = Operation::Show {
         group,

@@ -13,6 +13,7 @@ use conclave_client::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::address::{OPEN_TO_OTHERS, is_open_to_others};
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
@@ -149,6 +150,11 @@ impl Context {
         has_server: bool,
         began: Instant,
     ) -> Self {
+        // Told with the address; after that `status` tells it.
+        let open = global.server.as_deref().is_some_and(is_open_to_others);
+        if open && !global.offline {
+            note(OPEN_TO_OTHERS, global.json);
+        }
         Self {
             global: global.clone(),
             home,

@@ -1,5 +1,8 @@
 //! What is here, and finding a group, user or document in it by what somebody typed.
 
+use std::collections::BTreeSet;
+
+use conclave_client::naming::{is_document_id, unreadable};
 use conclave_client::proto::{DeviceId, GroupId, UserId};
 use conclave_client::{
     DeviceInfo, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, RevocationInfo,
@@ -241,6 +244,7 @@ impl Context {
         groups: &[GroupInfo],
     ) -> Result<(GroupId, DocumentInfo)> {
         let mut documents = Vec::new();
+        let mut looked = BTreeSet::new();
         for group in groups {
             let listed = match self.documents(group.group).await {
                 Ok(listed) => listed,
@@ -248,6 +252,7 @@ impl Context {
                 Err(_) if groups.len() > 1 => continue,
                 Err(failure) => return Err(failure),
             };
+            looked.insert(group.group);
             documents.extend(listed.into_iter().map(|info| Named {
                 id: info.document.to_string(),
                 name: info.title.clone(),
@@ -255,8 +260,25 @@ impl Context {
                 value: (group.group, info),
             }));
         }
-        find("document", typed, &documents, "conclave doc list")
+        let found = find("document", typed, &documents, "conclave doc list")?;
+        // Whoever named a group means that one.
+        if let [_, _, ..] = groups
+            && !is_document_id(typed)
+            && let Some(group) = unreadable(groups, |info| looked.contains(&info.group))
+        {
+            return Err(may_be_in(typed, &told(group)));
+        }
+        Ok(found)
     }
+}
+
+/// A name that may be meant for a document whose name cannot be read.
+fn may_be_in(typed: &str, group: &str) -> Failure {
+    let message = format!(
+        "\"{typed}\" could be in {group} too, where the names of documents cannot be read now"
+    );
+    let hint = "say which group with --group, or type the whole id that `conclave doc list` shows with --json";
+    Failure::new("cli.ambiguous_document", Exit::Usage, message, hint)
 }
 
 /// A group by its name and the beginning of its id, which nobody chose.

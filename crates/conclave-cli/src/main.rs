@@ -15,6 +15,7 @@
     )
 )]
 
+mod address;
 mod args;
 mod commands;
 mod confirm;
@@ -40,6 +41,8 @@ mod told;
 mod unlock;
 mod write;
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -51,7 +54,7 @@ use commands::{
 };
 use context::Context;
 use failure::{Exit, Failure, Result};
-use output::{Form, Shown, note, print_failure, print_raw, print_untamed, print_usage};
+use output::{Form, Shown, print_failure, print_raw, print_untamed, print_usage};
 
 fn main() -> ExitCode {
     conclave_ds::leave_no_core();
@@ -142,10 +145,6 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::DemoDevice(args) => demo::child::device(&global, args).await,
         Command::Completions { shell } => completions(&global, shell),
         other => {
-            let open = global.server.as_deref().is_some_and(is_open_to_others);
-            if open && !global.offline {
-                note(OPEN_TO_OTHERS, global.json);
-            }
             let context = Context::open(&global).await?;
             edit::sweep(&context).await;
             let done = run_with(&context, other).await;
@@ -153,23 +152,6 @@ async fn run(cli: Cli) -> Result<Exit> {
         }
     };
     Ok(shown?.print(global.json)?.0)
-}
-
-/// What is said of a service's address that [`is_open_to_others`].
-const OPEN_TO_OTHERS: &str = "note: ws:// to another machine is not encrypted on the way: documents are sealed all the same, but whoever is in between sees who talks to the service, and can cut it off; use wss://";
-
-/// Whether whoever is between here and a service at this address can look on.
-fn is_open_to_others(server: &str) -> bool {
-    let Some(rest) = server.trim().strip_prefix("ws://") else {
-        return false;
-    };
-    let host = rest.split('/').next().unwrap_or_default();
-    let host = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(host, _)| host),
-    };
-    let own = host.parse::<std::net::IpAddr>();
-    !(host.eq_ignore_ascii_case("localhost") || own.is_ok_and(|ip| ip.is_loopback()))
 }
 
 async fn run_with(context: &Context, command: Command) -> Result<Shown> {
@@ -199,31 +181,4 @@ fn completions(global: &Global, shell: clap_complete::Shell) -> Result<Shown> {
     }
     print_raw(&script)?;
     Ok(Shown::nothing())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_others_can_listen_to_is_told_from_the_own_machine() {
-        let own = [
-            "ws://localhost:7700",
-            "ws://127.0.0.1",
-            "ws://[::1]:7700/",
-            "ws://127.8.8.8:1",
-        ];
-        let safe = ["wss://ds.example", "wss://10.0.0.1:443"];
-        for server in own.iter().chain(&safe) {
-            assert!(!is_open_to_others(server), "{server}");
-        }
-        for server in [
-            "ws://ds.example",
-            "ws://10.0.0.1:7700",
-            "ws://[fd00::1]:7700",
-            " ws://localhost.evil.example",
-        ] {
-            assert!(is_open_to_others(server), "{server}");
-        }
-    }
 }

@@ -137,6 +137,9 @@ impl Actor {
 
     /// Runs until it is closed or the store fails.
     async fn run(&mut self) -> Result<(), Error> {
+        if !self.link.inbox.can_connect() {
+            self.transition(Input::Unreachable);
+        }
         self.release_or_stall().await?;
         while !self.closing() {
             // Rows are read right after what was written before: nothing comes in between.
@@ -312,7 +315,10 @@ impl Actor {
                 let cause = self.other_service().unwrap_or(cause);
                 self.was_not_reached(cause, pause);
             }
-            Wire::Failed { cause, pause } => self.was_not_reached(cause, pause),
+            Wire::Failed { cause, pause } => {
+                self.transition(Input::Unreachable);
+                self.was_not_reached(cause, pause);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The device as an application sees it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::document::{Document, Kind};
 use crate::error::Error;
 use crate::events::{DeviceEvent, Event, Events};
 use crate::group::{Group, the_one};
+use crate::naming::{is_document_id, unreadable};
 use crate::store::Unlock;
 use crate::trouble::{Connection, Trouble};
 
@@ -547,12 +549,22 @@ impl Client {
     /// [`naming`](crate::naming).
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Ambiguous`]; [`Error::WrongKind`].
+    /// [`Error::NotFound`]; [`Error::Ambiguous`]; [`Error::UnreadableNames`] for anything but a full id, while there is a group whose names cannot be
+    /// read; [`Error::WrongKind`].
     pub async fn find_document<K: Kind>(&self, typed: &str) -> Result<Document<K>, Error> {
+        let groups = self.groups().await?;
         let mut documents = Vec::new();
-        for info in self.groups().await?.into_iter().filter(|info| info.active) {
-            let listed = Group::new(self.clone(), info.group).documents().await?;
-            documents.extend(listed.into_iter().map(|it| (info.group, it)));
+        let mut listed = BTreeSet::new();
+        for info in groups.iter().filter(|info| info.active) {
+            if let Ok(all) = Group::new(self.clone(), info.group).documents().await {
+                listed.insert(info.group);
+                documents.extend(all.into_iter().map(|it| (info.group, it)));
+            }
+        }
+        if !is_document_id(typed)
+            && let Some(info) = unreadable(&groups, |info| listed.contains(&info.group))
+        {
+            return Err(Error::UnreadableNames(info.group));
         }
         let (group, document) = the_one(typed, &documents)?;
         Group::new(self.clone(), group).document(&document).await

@@ -46,6 +46,11 @@ pub enum Error {
     /// Several documents may be meant.
     #[error("{} documents here may be meant by that; use the id of one", .0.len())]
     Ambiguous(Vec<(GroupId, DocumentId)>),
+    /// The names of documents in this group cannot be read now, so that nobody can tell whether one there is meant.
+    #[error(
+        "a document in group {0} may be meant, where names cannot be read now; use the whole id of one"
+    )]
+    UnreadableNames(GroupId),
     /// The document is of another CRDT kind.
     #[error("this document is not of the kind {wanted}")]
     WrongKind {
@@ -116,6 +121,7 @@ impl Error {
             Self::NoDocument(_) => "client.no_document",
             Self::NotFound => "client.not_found",
             Self::Ambiguous(_) => "client.ambiguous",
+            Self::UnreadableNames(_) => "client.unreadable_names",
             Self::WrongKind { .. } => "client.wrong_kind",
             Self::NoView { .. } => "client.no_view",
             Self::GroupLost => "client.group_lost",

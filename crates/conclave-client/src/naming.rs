@@ -4,7 +4,8 @@
 //! thing could be meant by it: the same name in other case, composed otherwise, or of characters that look alike counts as much
 //! (Unicode Technical Standard 39, section 4), and so does the beginning of an id. A full id means what has that id.
 
-use conclave_engine::is_escaped;
+use conclave_engine::{GroupInfo, is_escaped};
+use conclave_proto::DocumentId;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::skeleton;
 
@@ -33,6 +34,22 @@ pub fn meant<'a, T>(
     things.iter().filter(is_meant).collect()
 }
 
+/// Whether this can be a document's id, which means nothing else.
+#[must_use]
+pub fn is_document_id(typed: &str) -> bool {
+    typed.len() == 2 * DocumentId::LEN && typed.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The first group of which the names of documents cannot be told, because nobody can read them or because `listed` says that there is no list. A
+/// name may be meant for a document in there: who can make names unreadable in one group would else choose where edits in another go.
+pub fn unreadable<'a>(
+    groups: &'a [GroupInfo],
+    listed: impl Fn(&GroupInfo) -> bool,
+) -> Option<&'a GroupInfo> {
+    let mut active = groups.iter().filter(|info| info.active);
+    active.find(|info| info.nameless || !listed(info))
+}
+
 /// A name as it looks.
 struct Looks {
     name: String,
@@ -54,8 +71,9 @@ impl Looks {
 
     /// Whether another name may be taken for this one.
     fn like(&self, name: &str) -> bool {
-        if self.name == name {
-            return true;
+        // Breakage: a name that looks alike is another one.
+        if self.name == name || crate::broken("names-exact") {
+            return self.name == name;
         }
         let other = Self::of(name);
         self.folded == other.folded

@@ -9,11 +9,12 @@
 
 use std::path::Path;
 
+use conclave_client::naming::{is_document_id, unreadable};
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId, UserId};
 use conclave_client::store::{DATABASE_NAME, PassphraseCost, StoreError};
 use conclave_client::{
     Any, Approval, Automerge, Client, Config, Crdt, CrdtError, CrdtKind, Document, EditError,
-    EngineError, Error, Event, Group, Setup, Yrs,
+    EngineError, Error, Event, Group, GroupInfo, Setup, Yrs,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use yrs::{GetString as _, Map as _, Text as _, Transact as _};
@@ -270,6 +271,62 @@ async fn what_an_edit_gives_back_comes_back_and_an_error_leaves_nothing() {
     assert_eq!(text(&notes).await, "first");
     assert_eq!(notes.edit(|_| Ok::<_, TooLate>(7)).await.unwrap(), 7);
     reopened(client, folder.path(), &notes, "first").await;
+}
+
+#[tokio::test]
+async fn a_title_is_one_document_or_several_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let group = async |name| {
+        let policy = GroupPolicy::default();
+        client.create_group(name, policy).await.unwrap()
+    };
+    let (board, legal) = (group("Board").await, group("Legal").await);
+    let plans = board.create_document::<Yrs>("Plans").await.unwrap();
+    let minutes = board.create_document::<Yrs>("Minutes").await.unwrap();
+    let other = legal.create_document::<Yrs>("plans").await.unwrap();
+
+    let of = |document: &Document<Yrs>| (document.group().id(), document.id());
+    let found = |found: Result<Document<Yrs>, Error>| match found {
+        Ok(document) => Ok(vec![of(&document)]),
+        Err(Error::Ambiguous(mut several)) => {
+            several.sort_unstable();
+            Err(several)
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    // In one group, in any spelling; a Cyrillic letter looks like one of these.
+    for typed in ["plans", "PLANS", "pl\u{430}ns"] {
+        let in_board = board.document_by_title::<Yrs>(typed).await;
+        assert_eq!(found(in_board), Ok(vec![of(&plans)]), "{typed}");
+        // In all groups nobody can tell.
+        let mut both = vec![of(&plans), of(&other)];
+        both.sort_unstable();
+        let anywhere = client.find_document::<Yrs>(typed).await;
+        assert_eq!(found(anywhere), Err(both), "{typed}");
+    }
+    let id = other.id().to_string();
+    for (typed, document) in [("minutes", &minutes), (&id, &other), (&id[..12], &other)] {
+        let found = found(client.find_document::<Yrs>(typed).await);
+        assert_eq!(found, Ok(vec![of(document)]), "{typed}");
+    }
+    let absent = client.find_document::<Yrs>("agenda").await;
+    assert!(matches!(absent, Err(Error::NotFound)));
+    let kind = client.find_document::<Automerge>("minutes").await;
+    assert!(matches!(kind, Err(Error::WrongKind { .. })));
+
+    // Where names in one group cannot be read, a name says nothing of the others.
+    let mut groups = client.groups().await.unwrap();
+    assert!(unreadable(&groups, |_| true).is_none());
+    let unlisted = |info: &GroupInfo| info.group != legal.id();
+    let first = |found: Option<&GroupInfo>| found.map(|info| info.group);
+    assert_eq!(first(unreadable(&groups, unlisted)), Some(legal.id()));
+    for info in &mut groups {
+        info.nameless = info.group == board.id();
+    }
+    assert_eq!(first(unreadable(&groups, |_| true)), Some(board.id()));
+    assert!(is_document_id(&id) && !is_document_id(&id[..12]) && !is_document_id("plans"));
+    client.close().await.unwrap();
 }
 
 #[tokio::test]

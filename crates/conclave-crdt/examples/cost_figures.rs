@@ -14,7 +14,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use conclave_crdt::cost::{Allowance, BALANCE_CAP, Meter, Refused, unit_ns};
+use conclave_crdt::cost::{Allowance, BALANCE_CAP, LoadLimit, Meter, Refused, unit_ns};
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId, create};
 use conclave_testkit::costly::{self, Costly};
 
@@ -155,7 +155,7 @@ fn dear() -> Result<bool, Failure> {
             size *= 2;
         }
     }
-    for size in [100_000, 131_000] {
+    for size in [100_000, 114_000] {
         let base = vec![];
         let dear = vec![costly::automerge(size)];
         if let Ok(run) = run(CrdtKind::Automerge, &Costly { base, dear })? {
@@ -197,8 +197,8 @@ fn loaded() -> Result<bool, Failure> {
     ];
     for (name, size, state) in ways {
         let start = Clock::start();
-        let (_, units) =
-            Meter::load_within(CrdtKind::Yjs, &state, u64::MAX).map_err(|it| format!("{it:?}"))?;
+        let (_, units) = Meter::load_within(CrdtKind::Yjs, &state, LoadLimit::units(u64::MAX))
+            .map_err(|it| format!("{it:?}"))?;
         let counting = start.elapsed();
         let start = Clock::start();
         conclave_crdt::load(
@@ -380,7 +380,8 @@ fn trace(path: &str) -> Result<(), Failure> {
     }
     let snapshot = doc.snapshot()?;
     let loaded = Meter::load(CrdtKind::Yjs, &snapshot)?;
-    let units = Meter::load_within(CrdtKind::Yjs, &snapshot, u64::MAX).map(|(_, units)| units);
+    let units = Meter::load_within(CrdtKind::Yjs, &snapshot, LoadLimit::units(u64::MAX))
+        .map(|(_, units)| units);
     println!(
         "{records} records: {total} units, at most {most} for one; smallest balance {least}; {} canonical blocks ({} in the snapshot, loaded for \
          {units:?} units); counted in {:.0} ms",

@@ -13,7 +13,7 @@ pub const BALANCE_CAP: u64 = 1 << 22;
 /// Most units that one Yjs update may cost.
 pub const YJS_UPDATE_UNITS: u64 = 1 << 19;
 /// Most units, which are operations, that one Automerge update may cost.
-pub const AUTOMERGE_UPDATE_UNITS: u64 = 131_072;
+pub const AUTOMERGE_UPDATE_UNITS: u64 = 7 << 14;
 /// Longest canonical block that is live, in UTF-16 units or values.
 pub const LIVE_BLOCK_UNITS: u64 = 1 << 20;
 /// Most canonical blocks of a Yjs document; the operations of one user may grow it by half of that.
@@ -73,6 +73,35 @@ pub struct Allowance {
 impl Allowance {
     pub(crate) fn has_room(&self, grown: i64) -> bool {
         grown <= 0 || grown.unsigned_abs() <= self.room
+    }
+}
+
+/// What loading a snapshot may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimit {
+    /// Units (Yjs), or rows and 16 for each change (Automerge).
+    pub units: u64,
+    /// And so many units for each item that it holds (Yjs).
+    pub per_item: u64,
+    /// But for no more items than these.
+    pub items_max: u64,
+}
+
+impl LoadLimit {
+    /// So many units, whatever it holds.
+    #[must_use]
+    pub const fn units(units: u64) -> Self {
+        Self {
+            units,
+            per_item: 0,
+            items_max: 0,
+        }
+    }
+
+    pub(crate) fn with_items(self, items: u64) -> u64 {
+        let items = items.min(self.items_max);
+        self.units
+            .saturating_add(self.per_item.saturating_mul(items))
     }
 }
 
@@ -147,7 +176,7 @@ impl Meter {
     /// # Errors
     /// [`CrdtError::Malformed`] or [`CrdtError::TooLarge`] if the bytes are not a snapshot of this kind.
     pub fn load(kind: CrdtKind, snapshot: &[u8]) -> Result<Self> {
-        match Self::load_within(kind, snapshot, u64::MAX) {
+        match Self::load_within(kind, snapshot, LoadLimit::units(u64::MAX)) {
             Ok((meter, _)) => Ok(meter),
             Err(Refused::Malformed(error)) => Err(error),
             Err(Refused::Content { .. } | Refused::Cost { .. }) => Err(CrdtError::Malformed),
@@ -162,7 +191,7 @@ impl Meter {
     pub fn load_within(
         kind: CrdtKind,
         snapshot: &[u8],
-        limit: u64,
+        limit: LoadLimit,
     ) -> core::result::Result<(Self, u64), Refused> {
         let (state, units) = match kind {
             #[cfg(feature = "yjs")]
@@ -172,7 +201,7 @@ impl Meter {
             }
             #[cfg(feature = "automerge")]
             CrdtKind::Automerge => {
-                let (ops, units) = crate::automerge::Ops::load(snapshot, limit)?;
+                let (ops, units) = crate::automerge::Ops::load(snapshot, limit.units)?;
                 (State::Automerge(ops), units)
             }
             #[cfg(not(all(feature = "yjs", feature = "automerge")))]

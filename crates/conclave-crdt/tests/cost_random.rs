@@ -7,7 +7,7 @@
     clippy::indexing_slicing
 )]
 
-use conclave_crdt::cost::{Allowance, BALANCE_CAP, Counted, ITEM_EARNS, Meter};
+use conclave_crdt::cost::{Allowance, BALANCE_CAP, Counted, ITEM_EARNS, LoadLimit, Meter};
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId, create};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -307,18 +307,25 @@ fn an_honest_snapshot_is_never_over_its_budget() {
         let (mut member, total) = honest(CrdtKind::Yjs, seed);
         let snapshot = member.reader.snapshot().unwrap();
         let budget = 2 * total + ITEM_EARNS * member.meter.size();
-        let loaded = Meter::load_within(CrdtKind::Yjs, &snapshot, budget);
+        let loaded = Meter::load_within(CrdtKind::Yjs, &snapshot, LoadLimit::units(budget));
         let (meter, units) = loaded.unwrap_or_else(|it| panic!("{seed}: {it:?}"));
         assert_eq!(meter.size(), member.meter.size());
-        // The size that a snapshot may say of itself is bounded by its bytes.
-        assert!(meter.size() <= snapshot.len() as u64 / 4, "{seed}");
+        // The size that a snapshot may say of itself is bounded by what it holds.
+        let limit = LoadLimit {
+            units: 2 * total,
+            per_item: ITEM_EARNS,
+            items_max: meter.size(),
+        };
+        let believed = Meter::load_within(CrdtKind::Yjs, &snapshot, limit);
+        assert!(believed.is_ok(), "{seed}");
         assert!(units > 0);
     }
     for seed in 0..3 {
         let (mut member, _) = honest(CrdtKind::Automerge, seed);
         let snapshot = member.reader.snapshot().unwrap();
         let size = member.meter.size();
-        let loaded = Meter::load_within(CrdtKind::Automerge, &snapshot, 17 * size);
+        let loaded =
+            Meter::load_within(CrdtKind::Automerge, &snapshot, LoadLimit::units(17 * size));
         assert_eq!(loaded.unwrap().0.size(), size, "{seed}");
     }
 }

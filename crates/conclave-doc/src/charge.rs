@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use conclave_crdt::cost::{
-    Allowance, BALANCE_CAP, Counted, ITEM_EARNS, Meter, NAME_UNITS, Refused, document_size,
-    unit_ns, update_units,
+    Allowance, BALANCE_CAP, Counted, ITEM_EARNS, LoadLimit, Meter, NAME_UNITS, Refused,
+    document_size, unit_ns, update_units,
 };
 use conclave_crdt::{CrdtError, CrdtKind, Inspected};
 use conclave_proto::refusal::RecordFault;
@@ -152,7 +152,7 @@ pub(crate) fn judging_us(kind: CrdtKind, updates: u64, devices: u64) -> u64 {
 }
 
 /// Units that loading a Yjs snapshot may cost whoever wrote it.
-const LOAD_UNITS: u64 = 1 << 24;
+const LOAD_UNITS: u64 = 1 << 22;
 /// And for each user who has an account, as far as that goes.
 const ACCOUNT_LOAD_UNITS: u64 = 1 << 23;
 /// For all accounts together: whoever writes a snapshot can name every member in it.
@@ -167,22 +167,21 @@ pub(crate) enum Unbounded {
     Cost,
 }
 
-/// No item takes fewer bytes.
-const ITEM_BYTES: u64 = 4;
-
 /// What loading a snapshot may cost.
-fn load_limit(kind: CrdtKind, tables: &Tables, state_bytes: usize) -> u64 {
+fn load_limit(kind: CrdtKind, tables: &Tables) -> LoadLimit {
     let accounts = tables.costs.len() as u64;
-    // What it says of its size is not believed beyond its bytes.
-    let items = tables.ops.min(state_bytes as u64 / ITEM_BYTES);
     match kind {
         // Every operation is a row at most, and every change and dependency costs what a name does.
-        CrdtKind::Automerge => tables.ops.saturating_mul(1 + NAME_UNITS),
-        _ => ACCOUNT_LOAD_UNITS
-            .saturating_mul(accounts)
-            .min(ACCOUNTS_LOAD_UNITS)
-            .saturating_add(ITEM_EARNS.saturating_mul(items))
-            .saturating_add(LOAD_UNITS),
+        CrdtKind::Automerge => LoadLimit::units(tables.ops.saturating_mul(1 + NAME_UNITS)),
+        _ => LoadLimit {
+            units: ACCOUNT_LOAD_UNITS
+                .saturating_mul(accounts)
+                .min(ACCOUNTS_LOAD_UNITS)
+                .saturating_add(LOAD_UNITS),
+            per_item: ITEM_EARNS,
+            // What it says of its size is not believed beyond what it holds.
+            items_max: tables.ops,
+        },
     }
 }
 
@@ -193,8 +192,8 @@ pub(crate) fn bounded(kind: CrdtKind, payload: &SnapshotPayload) -> Result<Meter
     }
     // Breakage: a snapshot is loaded, whatever that costs.
     let limit = match crate::broken("snapshot-free") {
-        true => u64::MAX,
-        false => load_limit(kind, &payload.tables, payload.state.len()),
+        true => LoadLimit::units(u64::MAX),
+        false => load_limit(kind, &payload.tables),
     };
     match Meter::load_within(kind, &payload.state, limit) {
         Ok((meter, _)) => Ok(meter),
@@ -205,21 +204,27 @@ pub(crate) fn bounded(kind: CrdtKind, payload: &SnapshotPayload) -> Result<Meter
 
 /// A meter of what a document is to begin with, where everybody else can load it: what they would hold is not made. The engine has seen it here.
 pub(crate) fn founded(kind: CrdtKind, crdt: &[u8]) -> Result<Meter, DocError> {
-    let most = match kind {
-        CrdtKind::Automerge => document_size(kind).saturating_mul(1 + NAME_UNITS),
-        _ => ITEM_EARNS
-            .saturating_mul(crdt.len() as u64 / ITEM_BYTES)
-            .saturating_add(LOAD_UNITS),
+    let largest = Tables {
+        ops: document_size(kind),
+        ..Tables::default()
     };
+    let most = load_limit(kind, &largest);
     let (meter, units) = Meter::load_within(kind, crdt, most).map_err(|refused| match refused {
         Refused::Malformed(error) => error.into(),
         _ => DocError::TooCostly,
     })?;
-    let tables = Tables {
-        ops: meter.size(),
-        ..Tables::default()
-    };
-    if meter.size() > document_size(kind) || units > load_limit(kind, &tables, crdt.len()) {
+    let size = meter.size();
+    let limit = load_limit(
+        kind,
+        &Tables {
+            ops: size,
+            ..Tables::default()
+        },
+    );
+    let most = limit
+        .units
+        .saturating_add(limit.per_item.saturating_mul(size));
+    if size > document_size(kind) || units > most {
         return Err(DocError::TooCostly);
     }
     Ok(meter)
@@ -313,7 +318,7 @@ mod tests {
                 let (balance, size) = (0, 1);
                 tables.set_account(UserId(id), Account { balance, size });
             }
-            load_limit(CrdtKind::Yjs, &tables, 0)
+            load_limit(CrdtKind::Yjs, &tables).units
         };
         assert_eq!(limit(0), LOAD_UNITS);
         assert_eq!(limit(2), LOAD_UNITS + 2 * ACCOUNT_LOAD_UNITS);

@@ -361,6 +361,8 @@ impl Document {
         };
         let found = self.checks.found(&info.id) == Some(Judgement::Match);
         let right = match (is_base, ctx.one_user()) {
+            // Breakage: whoever objects holds up everybody's erasing.
+            _ if crate::broken("objection-stops") && self.has_objection(heard) => Right::No,
             (true, true) if info.user == own => Right::Alone,
             (false, true) if found => Right::Alone,
             (true, _) if self.is_vouched(heard) => Right::Matched,

@@ -136,6 +136,52 @@ fn objections_stop_no_rekey_no_erasure() {
     sim.assert_no_findings();
 }
 
+/// Two who forge and agree, and a viewer who objects to what heals it. Whoever holds the log erases on the healed one only; the newcomer, who cannot
+/// look, sees who says what, and lets nothing go on what is disputed.
+#[test]
+fn two_colluders_and_a_viewer_make_nobody_erase() {
+    let viewer = ROLES.len();
+    let mut sim = sim(&[&ROLES[..], &[(5, Role::Viewer)]].concat());
+    let (id, seq) = forge(&mut sim, FORGER);
+    claim(&mut sim, LIAR, id, Judgement::Match);
+    let late = newcomer(&mut sim, Role::Editor);
+    let forged = Refuted::Snapshot {
+        seq,
+        device: sim.world.devices[FORGER],
+    };
+    for at in [OWNER, EDITOR] {
+        assert_eq!(sim.judge(at), Some(DIFFERS));
+        assert_eq!(sim.refuted(at)[0], forged);
+    }
+    sim.settle();
+    assert!(matches!(
+        sim.peers[late].doc.basis(),
+        Basis::Disputed { .. }
+    ));
+    for minutes in [0, 61, 600] {
+        for at in [OWNER, EDITOR, viewer, late] {
+            assert!(!sim.confirm(at, minutes).moved, "{at}");
+        }
+    }
+    let healed = sim.snapshot(EDITOR);
+    sim.settle();
+    let id = sim.peers[OWNER].doc.active_snapshot().0;
+    claim(&mut sim, viewer, id, DIFFERS);
+    assert_eq!(sim.judge(OWNER), Some(Judgement::Match));
+    let untrue = Refuted::Verdict {
+        seq: healed,
+        user: user(viewer),
+    };
+    assert_eq!(sim.refuted(OWNER), [untrue]);
+    sim.settle();
+    for at in [OWNER, EDITOR] {
+        assert!(needs_first_root(&sim, at));
+        assert!(!sim.confirm(at, 6_000).moved);
+        assert!(sim.confirm(at, 6_061).moved, "{at}");
+        assert!(!needs_first_root(&sim, at));
+    }
+}
+
 /// An editor's objection holds up newcomers, who cannot look, until an admin has answered it.
 #[test]
 fn an_admin_answers_an_editors_objection() {

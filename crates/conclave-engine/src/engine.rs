@@ -169,6 +169,7 @@ impl Engine {
         match input {
             Input::ConnectionUp { origin, token } => self.connection_up(origin, token),
             Input::ConnectionDown => self.connection_down(),
+            Input::Unreachable => self.unreachable(),
             Input::Frame(frame) => self.frame(*frame),
             Input::Loaded { id, rows } => self.loaded(id, rows),
             Input::Command { id, command } => self.command(id, command),

@@ -125,6 +125,9 @@ pub enum EngineError {
     /// The same, found out only after this was asked for: it is remembered, and done when the service shows again what is here.
     #[error("what was asked for waits until the service shows again what this device has")]
     WaitsForStep,
+    /// Nothing of the document has come to this device yet, and nothing leads to the service.
+    #[error("nothing of this document is on this device yet, and the service is not reached")]
+    NotHere,
     /// No other service has answered whose key begins so.
     #[error("no other service has answered here whose key begins so; compare at least four digits")]
     NoOtherService,
@@ -255,6 +258,7 @@ impl EngineError {
             Self::OnlyCopy => "engine.only_copy",
             Self::BecomesNew => "engine.becomes_new",
             Self::Held => "document.held",
+            Self::NotHere => "document.not_here",
             Self::NoSuchRecord { .. } => "document.no_such_record",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",
@@ -289,6 +293,7 @@ impl EngineError {
             | Self::Returning
             | Self::OutOfStep
             | Self::WaitsForStep
+            | Self::NotHere
             | Self::LastHolder { .. }
             | Self::ClockSkew
             | Self::WaitsForClock { .. }

@@ -122,6 +122,9 @@ pub enum Input {
     },
     /// The connection is gone.
     ConnectionDown,
+    /// A connection could not be made, or none is to be made. Who waits for a document that was never here is told so; who only waits for its own
+    /// work to be taken, goes on waiting.
+    Unreachable,
     /// A frame from the service.
     Frame(Box<ServiceFrame>),
     /// Rows that were asked for.

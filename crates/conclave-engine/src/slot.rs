@@ -197,6 +197,20 @@ impl Docs {
         matches!(self.slots.get(id), Some(DocSlot::Unreadable(_)))
     }
 
+    /// Takes out what cannot be done without documents that are still to come. Who waits for it.
+    pub(crate) fn without(&mut self, is_missing: impl Fn(&DocumentId) -> bool) -> Vec<CommandId> {
+        let mut waiters = Vec::new();
+        for (id, slot) in &mut self.slots {
+            if let DocSlot::Loading(queue) = slot
+                && is_missing(id)
+            {
+                let needs = |work: &mut DocWork| work.needs_content();
+                waiters.extend(queue.extract_if(.., needs).filter_map(|work| work.waiter()));
+            }
+        }
+        waiters
+    }
+
     /// The connection is gone: what came on it and waits is of no use.
     pub(crate) fn disconnected(&mut self) {
         for slot in self.slots.values_mut() {

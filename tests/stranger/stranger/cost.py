@@ -10,7 +10,7 @@ from .codec import Malformed
 from .lib0 import DELETED, GC, SKIP, STRING, TYPE, VALUES, Id, Lib0
 
 CAP = 1 << 22
-UPDATE = {1: 1 << 19, 2: 131_072}
+UPDATE = {1: 1 << 19, 2: 114_688}
 LONGEST = 1 << 20
 MOST_WAITING = 4_096
 WAITS, PART = 512, 64
@@ -244,6 +244,32 @@ class Yjs:
 
     # items
 
+    def after(self, block: Item) -> Item | None:
+        """What stands after a block, where it goes on with the next clock."""
+        at = block.stands.index(block) + 1
+        follows = block.stands[at] if at < len(block.stands) else None
+        return follows if follows and (follows.client, follows.start) == (block.client, block.end) else None
+
+    def turned(self, item: Item, left: Item | None, right: Item | None) -> bool:
+        """Whether the right neighbour is the left one, or comes before it in one run of operations."""
+        if not left or not right or item.origin[0] != item.right[0] or item.right[1] > item.origin[1]:
+            return False
+        if right.stands is None:
+            return False
+        first, last = right, left
+        while first is not last:
+            self.pay(16)
+            first = self.after(first)
+            if first is None:
+                return False
+            if first is last:
+                break
+            behind = self.before(last)
+            if behind is None or behind.stands is None or self.after(behind) is not last:
+                return False
+            last = behind
+        return True
+
     def place_of(self, item: Item, left: Item | None, right: Item | None) -> list[Item] | None:
         if left and right and left.stands is not right.stands:
             if self.strict:
@@ -279,6 +305,8 @@ class Yjs:
         """The block that it became a part of, and whether what goes on with it is one item with it."""
         self.pay(128 + item.weight)
         left, right = self.find(item.origin), self.find(item.right)
+        if self.strict and self.turned(item, left, right):
+            raise Refused("content")
         blocks = self.place_of(item, left, right)
         of = self.client(item.client)
         of.clock = item.end

@@ -5,9 +5,10 @@ use conclave_client::{Connection, Operation, Outcome, Status};
 
 use super::findings;
 use super::revoke::{called, progress};
+use crate::address::{OPEN_TO_OTHERS, is_open_to_others};
 use crate::context::{Context, answer};
 use crate::failure::Result;
-use crate::output::{Shown, columns, counted};
+use crate::output::{Shown, columns, counted, note};
 use crate::rescued::sentence;
 
 /// How many findings wait, and the newest.
@@ -32,6 +33,9 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let _ = context.groups().await;
     let status = answer!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
     let server = context.home.server(&context.global)?;
+    if server.as_deref().is_some_and(is_open_to_others) && context.global.server.is_none() {
+        note(OPEN_TO_OTHERS, context.global.json);
+    }
     let connection = match &status.connection {
         Connection::Connected => "connected".to_owned(),
         Connection::Connecting => "not connected yet".to_owned(),

@@ -48,6 +48,7 @@ fn client(code: &str) -> Option<Sentence> {
         | "client.no_document"
         | "client.not_found"
         | "client.ambiguous"
+        | "client.unreadable_names"
         | "client.wrong_kind"
         | "client.no_view"
         | "client.group_lost"
@@ -175,6 +176,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.other_life" => "this home is an older copy of this device, which is used elsewhere",
         "engine.only_copy" => "no other copy of this home is in use, as far as is known here",
         "engine.becomes_new" => "this home is becoming a device of its own, and is not done yet",
+        "document.not_here" => "nothing of this document is on this device yet",
         "document.held" => "the document took too long, and is not waited for any longer",
         "document.attribution_off" => "this group does not keep who wrote what in its documents",
         "document.no_such_record" => "there is no change of this number that can be declared void",
@@ -385,6 +387,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "engine.becomes_new" => "`conclave device become-new` goes on",
         "engine.other_life" | "refused.other_life" => super::connection::OTHER_LIFE_HINT,
+        "document.not_here" => {
+            "it comes with the next command that reaches the service: leave out --offline, check the network, or wait longer with --timeout SECONDS"
+        }
         "document.held" => {
             "close the program that has the store open (`doc watch`, for example), then try again; `conclave doc status DOCUMENT` says where it takes so long"
         }

@@ -28,6 +28,11 @@ impl Inbox {
         }
     }
 
+    /// Whether there can ever be a connection.
+    pub(super) fn can_connect(&self) -> bool {
+        self.transport.is_some()
+    }
+
     /// Closes the connection at once; waits until the service was told.
     pub(super) fn close(self) -> impl Future<Output = ()> + use<> {
         let closing = self.transport.map(Transport::close);

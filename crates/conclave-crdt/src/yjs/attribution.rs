@@ -17,6 +17,7 @@ use crate::api::RootShape;
 use crate::attribution::{
     Asking, Attributed, AttributedValue, Attribution, Op, Run, Writers, of_values, push_run,
 };
+use crate::cost::LoadLimit;
 use crate::error::{CrdtError, Result};
 use crate::json::Slot;
 use crate::types::ReplicaId;
@@ -31,7 +32,7 @@ impl Attribution for Yrs {
 
     fn of_values(&mut self, writers: &mut dyn Writers) -> Result<Vec<AttributedValue>> {
         let state = self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
-        let order = Order::load(&state, u64::MAX);
+        let order = Order::load(&state, LoadLimit::units(u64::MAX));
         let (order, _) = order.map_err(|_| CrdtError::Engine)?;
         self.write(Some(FOREIGN_ORIGIN), |txn| {
             of_values(&mut Tree { txn, order: &order }, writers)

@@ -223,7 +223,7 @@ impl Cx {
                         .or_else(|| group.directory.titles.get(&id).cloned()),
                     kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
                     closed: listed.and_then(|entry| entry.closed),
-                    size: row.map(|row| row.size),
+                    size: row.filter(|row| row.is_local()).map(|row| row.size),
                     pending: usize::try_from(edits).unwrap_or(usize::MAX),
                     basis: row
                         .and_then(DocRow::basis)

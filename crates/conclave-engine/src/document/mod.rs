@@ -93,6 +93,9 @@ impl Cx {
         if !whole.group.has_document(&id) {
             return self.reply_all(work.waiter(), &EngineError::UnknownDocument);
         }
+        if self.is_unreachable() && !whole.group.is_local(&id) && work.needs_content() {
+            return self.reply_all(work.waiter(), &EngineError::NotHere);
+        }
         match whole.docs.get(&id) {
             Some(DocSlot::Hot(_)) => self.run_document(whole, id, None, vec![work]),
             // It is tried again, and who asks is not kept waiting for that.

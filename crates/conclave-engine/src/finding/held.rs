@@ -4,7 +4,7 @@ use conclave_doc::At;
 use conclave_proto::DeviceId;
 
 use super::words::named;
-use super::{About, Finding, FindingKind, Names};
+use super::{About, Names};
 use crate::document::STUCK_SESSIONS;
 
 const AGAIN: &str = "It is tried twice more by itself, with more time each time. If it stays so, close this program and open it again.";
@@ -19,18 +19,16 @@ pub(super) fn held_by(at: &At) -> Option<DeviceId> {
 }
 
 /// What happened, who is at fault, and what to do.
-pub(super) fn held(finding: &Finding, place: &str, names: &Names) -> (String, String, String) {
-    let FindingKind::Held {
-        at,
-        sessions,
-        may_void,
-    } = &finding.what
-    else {
-        return (String::new(), String::new(), String::new());
-    };
-    let document = match finding.about {
+pub(super) fn held(
+    (at, sessions, may_void): (&At, u32, bool),
+    about: About,
+    place: &str,
+    names: &Names,
+) -> (String, String, String) {
+    let document = match about {
         About::Document(_, document) => document.to_string(),
-        _ => String::new(),
+        // No other is held.
+        About::Group(_) | About::Device => String::new(),
     };
     let happened = format!(
         "{place} took so long to read or to bring up to date that this device stopped waiting. It cannot be used for now; nothing of it is lost."
@@ -66,10 +64,12 @@ pub(super) fn held(finding: &Finding, place: &str, names: &Names) -> (String, St
             )
         }
     };
-    let again = *sessions < STUCK_SESSIONS;
+    let again = sessions < STUCK_SESSIONS;
     let remedy = match at {
         _ if again => AGAIN.to_owned(),
-        At::Record(record) if *may_void => format!(
+        // The next session tells which of them it is.
+        At::Records { .. } => AGAIN.to_owned(),
+        At::Record(record) if may_void => format!(
             "That was so in {sessions} sessions. As an admin you can make this change count for nobody, so that the document opens again: `conclave doc void {document} --record {}`. That cannot be undone.",
             record.seq
         ),
@@ -83,7 +83,7 @@ pub(super) fn held(finding: &Finding, place: &str, names: &Names) -> (String, St
         At::Snapshot { .. } => format!(
             "That was so in {sessions} sessions. Where the document opens, edits go on, and the next short form may be another: this device takes that one then. Till then read it on another device, or ask an editor to export it and import it as a new one."
         ),
-        At::Elsewhere | At::Records { .. } => format!(
+        At::Elsewhere => format!(
             "That was so in {sessions} sessions. Export the document on another device, and tell whoever runs the program."
         ),
     };

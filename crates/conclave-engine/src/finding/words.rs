@@ -71,7 +71,11 @@ pub(super) fn words(finding: &Finding, names: &Names) -> Words {
     let (happened, fault, remedy) = match &finding.what {
         FindingKind::Failed { step, .. } => failed(*step, &place, &group, who.as_deref()),
         FindingKind::Record { fault, .. } => record(fault, &place, who.as_deref()),
-        FindingKind::Held { .. } => held(finding, &place, names),
+        FindingKind::Held {
+            at,
+            sessions,
+            may_void,
+        } => held((at, *sessions, *may_void), finding.about, &place, names),
         kind => other(kind, &place, &group, who.as_deref()),
     };
     Words {

@@ -23,7 +23,6 @@ pub(crate) enum DocStage {
 /// What is known of a document without opening it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct DocRow {
-    #[serde(default)]
     pub(crate) stage: DocStage,
     /// Code of its CRDT kind, once it was opened here.
     pub(crate) crdt: u8,
@@ -65,29 +64,9 @@ pub(crate) struct DocRow {
     pub(crate) closed_by: Option<UserId>,
 }
 
-/// What said how far a document had come before there were stages.
-#[derive(Deserialize)]
-struct FlagsRow {
-    stage: Option<DocStage>,
-    #[serde(default)]
-    creating: bool,
-    #[serde(default)]
-    local: bool,
-}
-
 impl DocRow {
     fn read(value: &[u8]) -> Result<Self, EngineError> {
-        let what = "document index";
-        let mut row: Self = keys::uncbor(what, value)?;
-        let flags: FlagsRow = keys::uncbor(what, value)?;
-        if flags.stage.is_none() {
-            row.stage = match (flags.creating, flags.local) {
-                (true, _) => DocStage::Creating { remake: false },
-                (false, true) => DocStage::Here,
-                (false, false) => DocStage::Listed,
-            };
-        }
-        Ok(row)
+        keys::uncbor("document index", value)
     }
 
     pub(crate) fn is_creating(&self) -> bool {

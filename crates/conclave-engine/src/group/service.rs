@@ -35,6 +35,15 @@ impl Engine {
             whole.docs.disconnected();
         }
     }
+
+    /// Nothing leads to the service: who waits for what only the service has is told.
+    pub(crate) fn answer_offline(&mut self) {
+        for whole in self.groups.values_mut().filter_map(GroupSlot::hot_mut) {
+            let group = &whole.group;
+            let waiters = whole.docs.without(|id| !group.is_local(id));
+            self.cx.reply_all(waiters, &EngineError::NotHere);
+        }
+    }
 }
 
 impl Group {

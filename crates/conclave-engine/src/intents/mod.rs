@@ -115,11 +115,20 @@ enum Waits {
     Pace,
     /// For the same, and that was told.
     PaceTold,
+    /// It was told, and is tried again: the answer says whether the service takes it now.
+    PaceTried,
 }
 
 impl Waits {
     fn is_pace(self) -> bool {
         matches!(self, Self::Pace | Self::PaceTold)
+    }
+
+    fn tried(self) -> Self {
+        match self {
+            Self::Pace | Self::PaceTold | Self::PaceTried => Self::PaceTried,
+            Self::Moment | Self::Turn => Self::Moment,
+        }
     }
 }
 
@@ -205,6 +214,12 @@ impl Intent {
         )
     }
 
+    /// Whether the service was to take it only later, and has not taken it since. Leaves are renewed when there is time: nobody waits for that.
+    fn is_paced(&self) -> bool {
+        let paced = self.waits.is_pace() || self.waits == Waits::PaceTried;
+        paced && self.row.want != Want::SelfUpdate
+    }
+
     pub(crate) fn is_leave(&self) -> bool {
         self.row.want == Want::Leave
     }
@@ -275,6 +290,13 @@ impl Cx {
         group.intents.insert(id, intent);
     }
 
+    /// Nothing that this device does in a group waits for the service's pace any more, if that is so.
+    pub(crate) fn end_pace(&mut self, group: &Group) {
+        if !group.is_return_paced() && !group.intents.values().any(Intent::is_paced) {
+            self.ended(About::Group(group.id), End::LetIn);
+        }
+    }
+
     pub(crate) fn finish_intent(
         &mut self,
         group: &mut Group,
@@ -286,9 +308,7 @@ impl Cx {
         };
         let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
         self.delete(key);
-        if !group.intents.values().any(|it| it.waits.is_pace()) {
-            self.ended(About::Group(group.id), End::LetIn);
-        }
+        self.end_pace(group);
         if let Some(operation) = intent.row.operation {
             let told = intent.waiter.is_some() || result.is_ok();
             self.conclude(operation, result.clone());
@@ -348,7 +368,7 @@ impl Cx {
             }
             let want = intent.row.want.clone();
             if let Some(intent) = group.intents.get_mut(&id) {
-                intent.waits = Waits::Moment;
+                intent.waits = intent.waits.tried();
             }
             match self.step(group, id, &want) {
                 Step::Done(reply) => self.finish_intent(group, id, Ok(reply)),

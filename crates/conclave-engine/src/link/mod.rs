@@ -48,6 +48,8 @@ pub(crate) struct Link {
     origin: String,
     token: Option<Hidden<Vec<u8>>>,
     up: bool,
+    /// Nothing led to the service when it was tried last.
+    unreachable: bool,
     pub(crate) online: bool,
     pub(crate) refused: Option<Refusal>,
     requests: BTreeMap<u64, Pending>,
@@ -163,6 +165,11 @@ impl Cx {
                 credential,
             });
         }
+    }
+
+    /// Whether nothing led to the service when it was tried last.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.link.unreachable
     }
 
     pub(crate) fn send(&mut self, frame: ClientFrame) {
@@ -339,7 +346,7 @@ impl Cx {
 
 impl Engine {
     pub(crate) fn connection_up(&mut self, origin: String, token: Option<Vec<u8>>) {
-        self.connection_down();
+        self.end_connection();
         self.cx.link.origin = origin;
         self.cx.link.token = token.map(Hidden);
         self.cx.link.up = true;
@@ -347,6 +354,14 @@ impl Engine {
     }
 
     pub(crate) fn connection_down(&mut self) {
+        if !self.end_connection() {
+            // It led to nothing that lets this device in.
+            self.unreachable();
+        }
+    }
+
+    /// Whether this device had been let in.
+    fn end_connection(&mut self) -> bool {
         let was_online = self.cx.link.online;
         self.cx.clocks.disconnected();
         self.cx.leave_rooms();
@@ -358,6 +373,13 @@ impl Engine {
             self.cx.event(Event::Offline);
         }
         self.groups_offline();
+        was_online
+    }
+
+    pub(crate) fn unreachable(&mut self) {
+        if !self.cx.link.up && !std::mem::replace(&mut self.cx.link.unreachable, true) {
+            self.answer_offline();
+        }
     }
 
     pub(crate) fn frame(&mut self, frame: ServiceFrame) {

@@ -148,6 +148,11 @@ impl DocWork {
         );
         answer || self.is_of_channel()
     }
+
+    /// Whether somebody waits for it who needs what the document holds. Who waits until all is sent needs nothing of it.
+    pub(crate) fn needs_content(&self) -> bool {
+        matches!(self, Self::Command(_, what) if !matches!(what, DocCommand::Synced))
+    }
 }
 
 impl Cx {

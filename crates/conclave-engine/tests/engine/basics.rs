@@ -1,7 +1,7 @@
 //! What users do, on a kind day.
 
 use conclave_crdt::PathElement;
-use conclave_engine::{Command, EngineError, Event, Reply};
+use conclave_engine::{Command, EngineError, Event, Input, Reply};
 use conclave_proto::DocumentId;
 use conclave_proto::record::CloseReason;
 
@@ -185,5 +185,47 @@ fn a_title_that_hides_something_is_shown_with_it() {
     assert_eq!(title(document).unwrap(), "min\\u{202e}utes\\u{7}");
     assert!(conclave_engine::is_escaped(&title(document).unwrap()));
     assert!(title(other).is_some());
+    world.no_findings();
+}
+
+#[test]
+fn who_waits_for_a_document_that_never_came_is_told_when_nothing_leads_to_it() {
+    let mut world = World::new(31, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    world.go_offline(1);
+    let document = world.create_document(group, 0, "hello");
+    world.go_online(1);
+    // It is in Ben's list of documents, and the connection goes before it has come.
+    world.until(|world| world.is_sending(1, "open"));
+    world.go_offline(1);
+
+    let view = |text: &'static str| edit(group, document, text);
+    let waiting = world.command(1, view(" early"));
+    let synced = world.command(1, Command::Synced { group, document });
+    // It may come back soon.
+    assert!(world.reply(1, waiting).is_none());
+    for _ in 0..2 {
+        world.input(1, Input::Unreachable);
+        let told = world.reply(1, waiting).unwrap();
+        assert!(matches!(told, Err(EngineError::NotHere)), "{told:?}");
+    }
+    let told = world.call(1, view(" late")).unwrap();
+    assert!(matches!(told, Err(EngineError::NotHere)), "{told:?}");
+    let Reply::Documents(listed) = world.ask(1, Command::Documents { group }) else {
+        panic!("no list");
+    };
+    assert!(listed.iter().all(|it| it.size.is_none()), "{listed:?}");
+    assert!(world.reply(1, synced).is_none());
+
+    world.go_online(1);
+    world.run();
+    assert!(matches!(world.reply(1, synced), Some(Ok(_))));
+    world.edit(1, group, document, " ben");
+    // What is here is read and edited wherever the service is.
+    world.go_offline(1);
+    world.input(1, Input::Unreachable);
+    world.edit(1, group, document, " alone");
+    assert_eq!(world.text(1, group, document), "hello ben alone");
     world.no_findings();
 }

@@ -141,3 +141,48 @@ fn what_a_device_does_by_itself_and_has_to_wait_with_is_told() {
     assert_eq!(told(&mut world, BEN), [""; 0]);
     world.converged(group, &[ANA, BEN]);
 }
+
+#[test]
+fn what_waits_still_is_told_after_something_else_was_let_in() {
+    let (mut world, group) = world(5);
+    let user = world.devices[BEN].user;
+    world.service.lies.pace_ms = LONG_MS;
+    let role = Role::Viewer;
+    paced(&mut world, Command::SetRole { group, user, role });
+    // Nobody waits for it any more.
+    world.restart(ANA);
+    world.run();
+    assert_eq!(told(&mut world, ANA), ["group.paced"]);
+    world.service.lies.pace_ms = 0;
+    world.ask(ANA, Command::Rejoin { group });
+    world.run();
+    assert_eq!(world.intents(ANA, &group), 1);
+    assert_eq!(told(&mut world, ANA), ["group.paced"]);
+    world.advance(LONG_MS + 60_000);
+    assert_eq!(world.intents(ANA, &group), 0);
+    assert_eq!(told(&mut world, ANA), [""; 0]);
+}
+
+#[test]
+fn a_way_back_that_waits_is_told_though_an_invitation_ends_meanwhile() {
+    let (mut world, group) = world(6);
+    // She has never connected.
+    let dora = world.add("dora");
+    world.go_offline(dora);
+    world.pin(ANA, dora);
+    let user = world.devices[dora].user;
+    let role = None;
+    world.command(ANA, Command::Invite { group, user, role });
+    world.run();
+    assert_eq!(world.intents(ANA, &group), 1);
+    world.service.lies.pace_ms = LONG_MS;
+    world.ask(ANA, Command::Rejoin { group });
+    world.run();
+    assert_eq!(told(&mut world, ANA), ["group.paced"]);
+    world.ask(ANA, Command::Remove { group, user });
+    assert_eq!(world.intents(ANA, &group), 0);
+    assert_eq!(told(&mut world, ANA), ["group.paced"]);
+    world.service.lies.pace_ms = 0;
+    world.advance(LONG_MS + 60_000);
+    assert_eq!(told(&mut world, ANA), [""; 0]);
+}

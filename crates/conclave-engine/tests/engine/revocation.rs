@@ -22,6 +22,7 @@ const BEN: usize = 1;
 const PHONE: usize = 2;
 /// Ana's third device.
 const TABLET: usize = 3;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// A device that asks to be one of Ana's, and is not approved yet.
 fn asking(world: &mut World, name: &str) -> (usize, Approval) {
@@ -465,6 +466,44 @@ fn who_may_take_away_what() {
         "engine.unknown_device"
     );
     assert_eq!(named(&world, LAPTOP).len(), 2);
+}
+
+/// The laptop, which alone had the user key, is gone for good.
+#[test]
+fn without_the_user_key_a_device_goes_on_and_approves_nobody() {
+    let mut world = World::new(17, &["ana", "ben"]);
+    assert_eq!(enrol(&mut world, LAPTOP, "phone", Some(false)), PHONE);
+    let group = world.create_group(LAPTOP);
+    world.invite(group, LAPTOP, BEN, Some(Role::Admin));
+    let document = world.create_document(group, LAPTOP, "minutes");
+    world.run();
+    world.go_offline(LAPTOP);
+    let (_, request) = asking(&mut world, "tablet");
+    let refused = world.call(PHONE, Command::ApproveDevice(request)).unwrap();
+    assert!(
+        matches!(refused, Err(EngineError::NoUserKey)),
+        "{refused:?}"
+    );
+
+    world.advance(100 * DAY_MS);
+    world.edit(PHONE, group, document, " still here");
+    world.run();
+    assert!(world.text(BEN, group, document).contains("still here"));
+    // Its list is stale: nobody adds it to a further group.
+    let other = world.create_group(BEN);
+    let (user, role) = (world.devices[LAPTOP].user, None);
+    world.command(
+        BEN,
+        Command::Invite {
+            group: other,
+            user,
+            role,
+        },
+    );
+    world.run();
+    let phone = world.devices[PHONE].id;
+    assert!(!world.state(other).is_member(&phone));
+    assert!(world.state(group).is_member(&phone));
 }
 
 #[test]

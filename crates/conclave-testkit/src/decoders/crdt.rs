@@ -6,7 +6,7 @@ use super::register::{
     Decoded, Decoder,
     Source::{Network, Person},
 };
-use conclave_crdt::cost::{Allowance, BALANCE_CAP, Meter};
+use conclave_crdt::cost::{Allowance, BALANCE_CAP, LoadLimit, Meter};
 use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
 use conclave_crdt::{
     Attribution, ByReplica, Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise,
@@ -201,7 +201,7 @@ fn cost<const KIND: u8>(bytes: &[u8]) -> Decoded {
             assert_eq!(meter.size(), size);
         }
     }
-    let _ = Meter::load_within(kind, bytes, BALANCE_CAP);
+    let _ = Meter::load_within(kind, bytes, LoadLimit::units(BALANCE_CAP));
     let loaded = code(Meter::load(kind, bytes), CrdtError::code);
     if is_update { Ok(None) } else { loaded }
 }

@@ -34,10 +34,9 @@ type Counted<T> = Result<T, Stop>;
 /// Which blocks were passed on the way to the place of an item.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Passed {
-    /// By block, the number of the item that passed it last.
-    before: Vec<u32>,
-    /// The same, since the place moved last.
-    since: Vec<u32>,
+    /// By block, the number of the item that passed it last, and of the place since which it was. Both lie together: a walk along a long list waits for
+    /// memory and little else.
+    by: Vec<(u32, u32)>,
     item: u32,
     place: u32,
 }
@@ -50,18 +49,14 @@ impl Passed {
         }
         self.item += 1;
         self.place += 1;
-        if self.before.len() < blocks {
-            self.before.resize(blocks, 0);
-            self.since.resize(blocks, 0);
+        if self.by.len() < blocks {
+            self.by.resize(blocks, (0, 0));
         }
     }
 
     fn pass(&mut self, block: u32) {
-        if let Some(before) = self.before.get_mut(block as usize) {
-            *before = self.item;
-        }
-        if let Some(since) = self.since.get_mut(block as usize) {
-            *since = self.place;
+        if let Some(by) = self.by.get_mut(block as usize) {
+            *by = (self.item, self.place);
         }
     }
 
@@ -71,11 +66,13 @@ impl Passed {
     }
 
     fn is_before(&self, block: u32) -> bool {
-        self.before.get(block as usize) == Some(&self.item)
+        let by = self.by.get(block as usize);
+        by.is_some_and(|(item, _)| *item == self.item)
     }
 
     fn is_since(&self, block: u32) -> bool {
-        self.since.get(block as usize) == Some(&self.place)
+        let by = self.by.get(block as usize);
+        by.is_some_and(|(_, place)| *place == self.place)
     }
 }
 
@@ -201,6 +198,41 @@ impl Counting<'_> {
         }
     }
 
+    /// Whether an item's right neighbour is its left one, or stands before it in one run of a replica's operations. No program writes that, and an engine
+    /// puts such an item where it happens to have cut the run, which is not the same at all members. Both ends are followed at once: where the later
+    /// operations stand elsewhere, as those of whoever goes back to write, one of them ends soon.
+    fn is_turned(&mut self, origin: Op, right: Op) -> Counted<bool> {
+        if origin.is_none() || right.is_none() || origin.client != right.client {
+            return Ok(false);
+        }
+        let (Some(mut first), Some(mut last)) = (self.state.find(right), self.state.find(origin))
+        else {
+            return Ok(false);
+        };
+        // What is gone stands in no order.
+        let stands = self.list_of(Some(first)) != Some(NIL);
+        if right.clock > origin.clock || !stands {
+            return Ok(false);
+        }
+        while first != last {
+            self.pay(2 * WHOLE / PASSED_PER_UNIT)?;
+            let Some(next) = self.state.goes_on_in(first) else {
+                return Ok(false);
+            };
+            first = next;
+            if first == last {
+                break;
+            }
+            let before = self.state.block(last).map(|block| block.at);
+            let before = before.and_then(|at| self.state.before(at));
+            let Some(before) = before.filter(|it| self.state.goes_on_in(*it) == Some(last)) else {
+                return Ok(false);
+            };
+            last = before;
+        }
+        Ok(true)
+    }
+
     fn list_of(&self, block: Option<u32>) -> Option<u32> {
         block
             .and_then(|block| self.state.block(block))
@@ -255,6 +287,9 @@ impl Counting<'_> {
         let right = self.state.op(item.right);
         let left = self.neighbour(origin);
         let right_block = self.neighbour(right);
+        if self.strict && self.is_turned(origin, right)? {
+            return Err(Stop::Content);
+        }
         let list = self.list_for(item, left, right_block)?;
         if self.is_apart(at) {
             // An engine has it cut there from the beginning.

@@ -21,7 +21,7 @@ use super::frontier::{self, Segment};
 use super::plan::{Plan, Released};
 use super::scan::{Deletes, Id, Layout, Section};
 use super::waiting::split_snapshot;
-use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused, growth};
+use crate::cost::{Allowance, Counted, ITEM_EARNS, LoadLimit, Purse, Refused, growth};
 use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
@@ -80,8 +80,11 @@ pub(crate) struct Order {
 
 impl Order {
     /// The numbers of a snapshot, and what loading it costs.
-    pub(crate) fn load(snapshot: &[u8], limit: u64) -> core::result::Result<(Self, u64), Refused> {
-        match Self::read(snapshot, limit.saturating_mul(WHOLE)) {
+    pub(crate) fn load(
+        snapshot: &[u8],
+        limit: LoadLimit,
+    ) -> core::result::Result<(Self, u64), Refused> {
+        match Self::read(snapshot, limit) {
             Ok((order, total)) => Ok((order, total.div_ceil(WHOLE))),
             Err(Stop::Over) => Err(Refused::Cost { balance: 0 }),
             Err(Stop::Content) => Err(Refused::Content { balance: 0 }),
@@ -89,13 +92,17 @@ impl Order {
         }
     }
 
-    fn read(snapshot: &[u8], limit: u64) -> core::result::Result<(Self, u64), Stop> {
+    fn read(snapshot: &[u8], limit: LoadLimit) -> core::result::Result<(Self, u64), Stop> {
         if snapshot.len() > MAX_SNAPSHOT_BYTES {
             return Err(CrdtError::TooLarge.into());
         }
         let mut order = Self::default();
         let mut total = 0;
-        for (index, scan) in split_snapshot(snapshot)?.into_iter().enumerate() {
+        let scans = split_snapshot(snapshot)?;
+        let blocks = scans.iter().flat_map(|scan| &scan.sections);
+        let items = blocks.map(|section| section.blocks.len() as u64).sum();
+        let limit = limit.with_items(items).saturating_mul(WHOLE);
+        for (index, scan) in scans.into_iter().enumerate() {
             let mut reading = Reading::of(&mut order, total, limit);
             reading.counting.strict = false;
             if index == 0 {

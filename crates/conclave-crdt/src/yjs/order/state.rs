@@ -269,6 +269,14 @@ impl State {
             .map(|(_, index)| *index)
     }
 
+    /// The block after this one in its list, where that begins with the next clock of the same replica.
+    pub(super) fn goes_on_in(&self, index: u32) -> Option<u32> {
+        let block = self.block(index)?;
+        let next = self.block(block.next)?;
+        let goes_on = next.at.client == block.at.client && next.at.clock == block.end();
+        goes_on.then_some(block.next)
+    }
+
     pub(super) fn list(&self, index: u32) -> Option<&List> {
         self.lists.get(index as usize)
     }

@@ -286,9 +286,10 @@ fn whoever_read_the_log_and_whoever_read_a_snapshot_count_alike() {
         for update in &group.log {
             reader.apply(&[update]).unwrap();
         }
-        let mut from_snapshot = Order::load(&reader.snapshot().unwrap(), u64::MAX)
-            .unwrap()
-            .0;
+        let mut from_snapshot =
+            Order::load(&reader.snapshot().unwrap(), LoadLimit::units(u64::MAX))
+                .unwrap()
+                .0;
         same(&from_log, &from_snapshot, seed);
         // What comes next costs the same.
         let known = group.log.len();
@@ -428,7 +429,7 @@ fn what_waits_is_counted_alike_however_it_came() {
             count_reading(&mut order, &mut read, update, FULL).unwrap();
             reader.apply_inspected(vec![(update, read)]).unwrap();
             assert_eq!(!order.state.waiting.is_empty(), reader.has_missing());
-            let loaded = Order::load(&reader.snapshot().unwrap(), u64::MAX)
+            let loaded = Order::load(&reader.snapshot().unwrap(), LoadLimit::units(u64::MAX))
                 .unwrap()
                 .0;
             same(&order, &loaded, seed);
@@ -490,7 +491,7 @@ fn conflicts(seed: u64, members: u64, records: u32) -> (u64, u64, u64) {
     let all: Vec<&[u8]> = group.log.iter().map(Vec::as_slice).collect();
     reader.apply(&all).unwrap();
     let snapshot = reader.snapshot().unwrap();
-    let (loaded, units) = Order::load(&snapshot, u64::MAX).unwrap();
+    let (loaded, units) = Order::load(&snapshot, LoadLimit::units(u64::MAX)).unwrap();
     same(&order, &loaded, seed);
     (total, units, order.size())
 }

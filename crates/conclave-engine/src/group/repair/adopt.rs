@@ -137,9 +137,11 @@ impl Cx {
             intent.judge_again();
         }
         // What was refused before is part of what it came back into.
-        for end in [End::Back, End::Thawed, End::LetIn] {
+        for end in [End::Back, End::Thawed] {
             self.ended(About::Group(group.id), end);
         }
+        // What waits in it for the service's pace goes on waiting.
+        self.end_pace(group);
         let alone = group.state().current_rows().count() == 1;
         *group.membership.thawed_mut() = match blind && !alone {
             true => Membership::Unproven {

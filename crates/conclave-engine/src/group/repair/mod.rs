@@ -267,6 +267,7 @@ impl Cx {
                 }
                 let least_ms = wait_ms(&refusal);
                 if least_ms > crate::intents::PATIENCE_MS {
+                    group.returning.paced = true;
                     self.paced(group.id, self.now.plus_ms(least_ms));
                 }
                 self.return_later(group, least_ms + 500, least_ms + 3_000);

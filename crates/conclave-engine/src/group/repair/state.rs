@@ -61,6 +61,8 @@ pub(in crate::group) struct Returning {
     pub(super) refusals: u32,
     pub(super) tries: Backoff,
     pub(super) told: Option<String>,
+    /// Whether the service takes the way back only later.
+    pub(super) paced: bool,
     /// How many offers were of an earlier state than the one known.
     pub(super) older: u32,
     pub(in crate::group) bundle: Option<ReturnRow>,
@@ -90,6 +92,11 @@ impl Returning {
 }
 
 impl Group {
+    /// Whether the service takes this device's way back only later.
+    pub(crate) fn is_return_paced(&self) -> bool {
+        self.returning.paced
+    }
+
     /// Whether this device has to come back before it seals anything more.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken().is_some()
