@@ -287,7 +287,7 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
             error,
             StoreError::UnknownSchema {
                 found: 99,
-                known: 5
+                known: 6
             }
         ),
         "{error:?}"
@@ -312,6 +312,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
         (2, "PRAGMA user_version = 2"),
         (3, "PRAGMA user_version = 3"),
         (4, "PRAGMA user_version = 4"),
+        (5, "PRAGMA user_version = 5"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         created(folder.path(), &[("a", "one")]).await;
@@ -326,7 +327,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
         for error in errors {
             let is_old = matches!(
                 error,
-                StoreError::OldSchema { found, known: 5 } if found == former
+                StoreError::OldSchema { found, known: 6 } if found == former
             );
             assert!(is_old, "{error:?}");
             assert_eq!(error.code(), "store.old_schema");

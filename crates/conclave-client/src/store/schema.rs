@@ -15,7 +15,7 @@ const TABLES: &str =
      CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT";
 /// Version of the tables and of what their rows mean. It goes up with every form of a row that the program before cannot read, or this one
 /// cannot read any more.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 /// Row of the header: the wrapped key.
 const KEY_NAME: &str = "key";
 /// Row of the header: the sum over all rows.
