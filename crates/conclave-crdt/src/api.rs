@@ -115,6 +115,14 @@ pub trait Crdt: Send {
         Ok(Vec::new())
     }
 
+    /// Own updates that are in this document, in their order, and that nobody else has yet: as few that say the same, each of at most
+    /// [`crate::limits::MAX_UPDATE_BYTES`]. What one replica wrote without a gap is one update. Of Yjs, texts that these updates hold and delete
+    /// again are in it no more; of Automerge all changes stay as they are, since those after them name them.
+    ///
+    /// # Errors
+    /// As [`Crdt::inspect`]; [`CrdtError::MissingDependency`] where they are not all in this document.
+    fn coalesce(&self, updates: &[&[u8]]) -> Result<Vec<Vec<u8>>, CrdtError>;
+
     /// Continues under a fresh replica id. Own edits must have been taken. For Yjs this rebuilds the engine
     /// document: references into the old one are dead.
     ///

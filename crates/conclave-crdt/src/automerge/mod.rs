@@ -25,7 +25,8 @@ use crate::error::{CrdtError, Result};
 use crate::inspected::{Inspected, Reading};
 use crate::kinds::CrdtKind;
 use crate::limits::{
-    MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
+    MAX_INFLATED_UPDATE_BYTES, MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES,
+    MAX_VERSION_BYTES,
 };
 use crate::ranges::RangeSet;
 use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
@@ -195,6 +196,34 @@ pub(crate) fn split(update: &[u8], about_bytes: usize) -> Result<Vec<Vec<u8>>> {
         }
     }
     Ok(parts)
+}
+
+/// Updates one after the other in as few as hold them: changes name those before them, and stay as they are.
+fn coalesced(updates: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    let (mut inflated, mut actors) = (0, BTreeSet::new());
+    for update in updates {
+        let changes = read_sized(update)?;
+        let bytes: usize = changes.iter().map(|change| change.bytes.len()).sum();
+        let of: BTreeSet<ReplicaId> = changes.into_iter().map(|change| change.actor).collect();
+        let together = actors.union(&of).count();
+        match all.last_mut() {
+            Some(last)
+                if last.len() + update.len() <= MAX_UPDATE_BYTES
+                    && inflated + bytes <= MAX_INFLATED_UPDATE_BYTES
+                    && together <= MAX_REPLICAS_PER_UPDATE =>
+            {
+                last.extend_from_slice(update);
+                inflated += bytes;
+                actors.extend(of);
+            }
+            _ => {
+                all.push(update.to_vec());
+                (inflated, actors) = (bytes, of);
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn read_sequence(doc: &mut AutoCommit) -> Result<Sequence> {
@@ -385,6 +414,10 @@ impl Crdt for Automerge {
     fn export(&mut self) -> Result<Vec<u8>> {
         self.collect_own()?;
         self.engine(AutoCommit::save)
+    }
+
+    fn coalesce(&self, updates: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        coalesced(updates)
     }
 
     fn set_replica(&mut self, replica: ReplicaId) -> Result<()> {

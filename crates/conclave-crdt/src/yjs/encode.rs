@@ -67,7 +67,7 @@ pub(super) fn raw_blocks(client: u64, clock: u32, count: usize, blocks: &[u8]) -
     out
 }
 
-fn write_section_header(out: &mut Vec<u8>, client: u64, clock: u32, blocks: usize) {
+pub(super) fn write_section_header(out: &mut Vec<u8>, client: u64, clock: u32, blocks: usize) {
     out.push(1);
     write_uint(out, blocks as u64);
     write_uint(out, client);

@@ -7,6 +7,7 @@ mod apply_tests;
 mod attribution;
 mod canon;
 mod capture;
+mod coalesce;
 mod compare;
 mod digest;
 mod encode;
@@ -452,6 +453,10 @@ impl Crdt for Yrs {
 
     fn roots(&mut self) -> Result<Vec<Root>> {
         self.read_roots()
+    }
+
+    fn coalesce(&self, updates: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        self.coalesced(updates)
     }
 
     fn set_replica(&mut self, replica: ReplicaId) -> Result<()> {
