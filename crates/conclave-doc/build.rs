@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "confirm-unchecked",
         "cost-free",
         "cover-aside",
+        "drop-draft-row",
         "drop-outbox-row",
         "ignore-void",
         "leaf-before-content",

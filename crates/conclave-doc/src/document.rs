@@ -11,14 +11,16 @@ use crate::charge::{building_us, judging_us};
 use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
+use crate::drafts::DRAFT_BYTES;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
 use crate::light::Light;
 use crate::log::LogView;
 use crate::lost::LostUpdates;
-use crate::outbox::{Outbox, Own};
+use crate::outbox::Outbox;
 use crate::payload::Account;
 use crate::seal::padded_len;
+use crate::settle::RUN_RECORDS;
 use crate::state::{LogState, News};
 use crate::store::RowTracker;
 use crate::watch::{At, RecordAt, Watch};
@@ -127,13 +129,13 @@ impl Document {
     /// Whether own edits or verdicts, or what the log has lost, have no place in the log yet.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty() || !self.lost.is_empty()
+        self.has_unsent_to_send() || !self.outbox.drafts.is_empty()
     }
 
-    /// How many own records have no place in the log yet.
+    /// How many own records have no place in the log yet, drafts included.
     #[must_use]
     pub fn pending_count(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len().saturating_add(self.outbox.drafts.len())
     }
 
     /// Epoch of the active snapshot.
@@ -203,14 +205,17 @@ impl Document {
     /// error the document is as before. Gives whether there is something to send.
     ///
     /// # Errors
-    /// [`DocError::Crdt`] when `edit` or the engine refuses, [`DocError::TooLarge`] when an update does not fit into a record.
+    /// [`DocError::Crdt`] when `edit` or the engine refuses, [`DocError::TooLarge`] when an update does not fit into a record,
+    /// [`DocError::DraftsFull`] when there would be more drafts than are kept.
     pub fn edit(&mut self, edit: EditFn<'_>) -> Result<bool, DocError> {
         self.collect_edits()?;
         let edited = edit(self.content.crdt.as_mut());
         let mut updates = Vec::new();
         let taken = self.content.crdt.take_pending(&mut updates);
         let outcome = match (edited, taken) {
-            (Ok(()), Ok(())) => self.queue_updates(updates),
+            (Ok(()), Ok(())) => self
+                .check_drafts(&updates)
+                .and_then(|()| self.queue_updates(updates)),
             (Err(error), Ok(())) if updates.is_empty() => return Err(error.into()),
             (Err(error), _) | (Ok(()), Err(error)) => Err(error.into()),
         };
@@ -218,6 +223,16 @@ impl Document {
             self.rebuild()?;
         }
         outcome
+    }
+
+    /// Whether there is room for these among the drafts, where they would be some.
+    fn check_drafts(&self, updates: &[Vec<u8>]) -> Result<(), DocError> {
+        let more: usize = updates.iter().map(Vec::len).sum();
+        let bytes = self.outbox.drafts.bytes().saturating_add(more);
+        if more > 0 && self.outbox.drafts.are_made() && bytes > DRAFT_BYTES {
+            return Err(DocError::DraftsFull);
+        }
+        Ok(())
     }
 
     /// Queues what was written through [`Document::crdt`].
@@ -248,7 +263,7 @@ impl Document {
         }
         let any = !items.is_empty();
         for (update, replicas) in items {
-            self.outbox.push(Own::Update, update, replicas);
+            self.outbox.push_update(update, replicas);
         }
         Ok(any)
     }
@@ -295,8 +310,18 @@ impl Document {
             }
         }
         self.cross_bridge(&mut outcome)?;
+        if self.incoming.gathers_on(self.size(), RUN_RECORDS) {
+            return Ok(outcome);
+        }
         self.advance(ctx, &mut outcome)?;
+        self.incoming.gathers &= self.incoming.target.is_some();
         Ok(outcome)
+    }
+
+    /// What the service has more than this device when the document is opened next is taken in together, in as few engine calls as it can be: after a
+    /// pause it may be much, and each call takes as long as the document is large.
+    pub fn gather(&mut self) {
+        self.incoming.gathers = true;
     }
 
     /// Goes on after something arrived that application waited for: a commit, a root.
@@ -380,7 +405,7 @@ impl Document {
         let tail = usize::try_from(self.content.tail_bytes).unwrap_or(usize::MAX);
         let stored = self.content.checkpoint.crdt.len().saturating_add(tail);
         Cost {
-            records: self.content.tail.len().saturating_add(self.outbox.len()),
+            records: self.content.tail.len().saturating_add(self.pending_count()),
             bytes: stored.saturating_add(self.outbox.bytes()),
             engine_us: building_us(self.kind(), self.state.tables.ops),
         }

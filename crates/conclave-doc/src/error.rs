@@ -68,6 +68,9 @@ pub enum DocError {
         /// Limit in bytes.
         max: usize,
     },
+    /// Sending is paused, and there are as many drafts as are kept.
+    #[error("sending is paused, and more drafts than there are would not be kept")]
+    DraftsFull,
     /// The document that would be made is larger, or takes more work to load, than anybody else's device puts up with.
     #[error("the document would be larger, or more work to load, than other devices accept")]
     TooCostly,
@@ -97,6 +100,7 @@ impl DocError {
             Self::BadSnapshot { .. } => "doc.bad_snapshot",
             Self::Protocol => "doc.protocol",
             Self::Role => "doc.role",
+            Self::DraftsFull => "pause.full",
             Self::TooLarge { .. } => "doc.too_large",
             Self::TooCostly => "doc.too_costly",
             Self::NotNow => "doc.not_now",

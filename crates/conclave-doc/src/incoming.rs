@@ -124,6 +124,8 @@ pub(crate) struct Incoming {
     /// Head that the service announced, and the group's epoch then: compared when the log gets there.
     pub target: Option<(Head, u64)>,
     pub bridge: Option<Bridge>,
+    /// What comes waits until all that was announced is here, and is then taken in together.
+    pub gathers: bool,
     /// Positions whose row in the store may not be what the queue holds.
     dirty: BTreeSet<u64>,
     /// Positions with a row in the store.
@@ -289,6 +291,23 @@ impl Incoming {
         let next = self.queue.range(size..).next().map(|(seq, _)| *seq);
         let until = next.unwrap_or(self.end);
         (until > size).then_some((size, until))
+    }
+
+    /// Whether more is to come before what is here is taken in, for a log of `size` records: at most `most` records wait for that, and only without a hole.
+    pub(crate) fn gathers_on(&self, size: u64, most: usize) -> bool {
+        let (first, last) = (self.queue.first_key_value(), self.queue.last_key_value());
+        let (Some((first, _)), Some((last, _))) = (first, last) else {
+            return false;
+        };
+        let end = last.saturating_add(1);
+        let is_whole = *first == size && end - first == self.queue.len() as u64;
+        let target = self.target.map_or(0, |(head, _)| head.size);
+        self.gathers
+            && self.bridge.is_none()
+            && is_whole
+            && end < target
+            && self.queue.len() < most
+            && self.bytes < QUEUE_BYTES / 4
     }
 
     /// Rows to write and to delete since the last call.

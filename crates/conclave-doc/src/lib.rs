@@ -41,6 +41,7 @@ mod claims;
 mod content;
 mod context;
 mod document;
+mod drafts;
 mod error;
 mod examine;
 mod heard;
@@ -79,6 +80,7 @@ pub use context::{
     PendingVerdict, RefusedOutcome, RootsNeeded, Sealer,
 };
 pub use document::Document;
+pub use drafts::DRAFT_BYTES;
 pub use error::{DocError, Fault, Finding, Suspect};
 pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments, snapshot_row};
 pub use log::{LogView, SeenFault};

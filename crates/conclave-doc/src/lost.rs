@@ -24,7 +24,7 @@ use crate::context::{DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::DocError;
 use crate::kept::{KeptItem, KeptLog};
-use crate::outbox::{OutItem, Own, header_template};
+use crate::outbox::{OutItem, header_template};
 use crate::payload::{CarriedPayload, Tables};
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
@@ -86,8 +86,9 @@ impl Document {
             }
         }
         this.claim_known();
+        this.outbox.drafts.make(self.keeps_drafts());
         for item in self.outbox.unsent_updates() {
-            this.outbox.push(Own::Update, item.plain, item.replicas);
+            this.outbox.push_update(item.plain, item.replicas);
         }
         this.forget_known();
         // Own edits go after what was lost before them, which is known once the log is here.
@@ -329,7 +330,7 @@ impl Document {
         self.outbox.drop_updates();
         for item in updates {
             match self.content.crdt.apply(&[item.plain.as_slice()]) {
-                Ok(_) => self.outbox.push(Own::Update, item.plain, item.replicas),
+                Ok(_) => self.outbox.push_update(item.plain, item.replicas),
                 Err(_) => dropped.push(item.plain.0),
             }
         }

@@ -10,6 +10,7 @@ use conclave_rules::max_sealed_bytes;
 use rand_core::CryptoRngCore;
 
 use crate::content::Plain;
+use crate::drafts::Drafts;
 use crate::seal::{DocKeys, padded_len, seal};
 use crate::session::Session;
 
@@ -74,9 +75,11 @@ pub(crate) struct SealWith<'a> {
 pub(crate) struct Outbox {
     pub author: Author,
     items: VecDeque<OutItem>,
-    /// How many of them are updates.
+    /// Updates that wait behind it, without a place in it, while sending is paused.
+    pub(crate) drafts: Drafts,
+    /// How many items are updates.
     update_count: usize,
-    /// Size of all, in bytes.
+    /// Size of all items, in bytes.
     bytes: usize,
     /// Replica ids under which items write, with how many do.
     writers: BTreeMap<ReplicaId, usize>,
@@ -99,6 +102,7 @@ impl Outbox {
         Self {
             author,
             items: VecDeque::new(),
+            drafts: Drafts::default(),
             update_count: 0,
             bytes: 0,
             writers: BTreeMap::new(),
@@ -123,7 +127,7 @@ impl Outbox {
 
     /// Size of what waits, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.saturating_add(self.drafts.bytes())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -138,16 +142,15 @@ impl Outbox {
 
     /// Updates that have no place in the log yet.
     pub(crate) fn updates(&self) -> Vec<&Plain> {
-        self.items
-            .iter()
-            .filter(|item| item.what == Own::Update)
-            .map(|item| &item.plain)
-            .collect()
+        let items = self.items.iter();
+        let updates = items.filter(|item| item.what == Own::Update);
+        let updates = updates.chain(self.drafts.iter());
+        updates.map(|item| &item.plain).collect()
     }
 
     /// Whether there are updates that have no place in the log yet.
     pub(crate) fn has_updates(&self) -> bool {
-        self.update_count > 0
+        self.update_count() > 0
     }
 
     pub(crate) fn has_verdicts(&self) -> bool {
@@ -156,11 +159,46 @@ impl Outbox {
 
     /// How many these are.
     pub(crate) fn update_count(&self) -> usize {
-        self.update_count
+        self.update_count.saturating_add(self.drafts.len())
     }
 
     pub(crate) fn writes_under(&self, replica: &ReplicaId) -> bool {
         self.writers.contains_key(replica)
+    }
+
+    /// An own update, last of all: into the queue, or behind it while that is not to grow.
+    pub(crate) fn push_update(&mut self, plain: Plain, replicas: Vec<ReplicaId>) {
+        if self.drafts.are_made() || !self.drafts.is_empty() {
+            self.count(&replicas);
+            self.drafts.push(plain, replicas);
+        } else {
+            self.push(Own::Update, plain, replicas);
+        }
+    }
+
+    /// Takes out of the queue what was never sent, from place `from` on: it waits behind it, before what waits there.
+    pub(crate) fn hold(&mut self, from: usize) {
+        let is_held = |item: &OutItem| item.what == Own::Update && item.sealed.is_none();
+        let mut held = Vec::new();
+        let mut at = from;
+        while let Some(item) = self.items.get(at) {
+            match is_held(item) {
+                true => held.extend(self.items.remove(at)),
+                false => at += 1,
+            }
+        }
+        for item in &held {
+            self.left(item);
+            self.count(&item.replicas);
+        }
+        self.drafts.put_before(held);
+    }
+
+    /// All that waits behind the queue: it is put into it in another form.
+    pub(crate) fn take_drafts(&mut self) -> Vec<OutItem> {
+        let drafts = self.drafts.take();
+        drafts.iter().for_each(|item| self.uncount(item));
+        drafts
     }
 
     pub(crate) fn push(&mut self, what: Own, plain: Plain, replicas: Vec<ReplicaId>) {
@@ -233,7 +271,7 @@ impl Outbox {
     /// Own edits that wait, in their order.
     pub(crate) fn unsent_updates(&self) -> Vec<OutItem> {
         let updates = self.items.iter().filter(|item| item.what == Own::Update);
-        updates.cloned().collect()
+        updates.chain(self.drafts.iter()).cloned().collect()
     }
 
     fn count(&mut self, replicas: &[ReplicaId]) {
@@ -251,6 +289,10 @@ impl Outbox {
         if let Some(leaf) = &item.carries {
             self.carried.remove(leaf);
         }
+        self.uncount(item);
+    }
+
+    fn uncount(&mut self, item: &OutItem) {
         for replica in &item.replicas {
             if let Some(count) = self.writers.get_mut(replica) {
                 *count = count.saturating_sub(1);
@@ -306,8 +348,8 @@ impl Outbox {
 
     /// Replica ids under which own edits write that have no place in the log yet.
     pub(crate) fn replicas(&self) -> BTreeSet<ReplicaId> {
-        let all = self.items.iter().flat_map(|item| &item.replicas);
-        all.cloned().collect()
+        let all = self.items.iter().chain(self.drafts.iter());
+        all.flat_map(|item| &item.replicas).cloned().collect()
     }
 
     /// Takes parts of the first item, which was not sealed yet, in its place.
@@ -346,9 +388,8 @@ impl Outbox {
 
     /// Whether an update waits here with these bytes.
     pub(crate) fn holds_update(&self, update: &[u8]) -> bool {
-        self.items
-            .iter()
-            .any(|item| item.what == Own::Update && item.plain.as_slice() == update)
+        let mut items = self.items.iter().chain(self.drafts.iter());
+        items.any(|item| item.what == Own::Update && item.plain.as_slice() == update)
     }
 
     /// The first item has its place in the log.
@@ -366,7 +407,9 @@ impl Outbox {
             .iter()
             .position(|item| item.what == Own::Update && item.plain.as_slice() == update);
         let Some(item) = found.and_then(|at| self.items.remove(at)) else {
-            return false;
+            let draft = self.drafts.take_one(update);
+            draft.iter().for_each(|item| self.uncount(item));
+            return draft.is_some();
         };
         self.left(&item);
         self.unseal();
@@ -376,6 +419,7 @@ impl Outbox {
     /// Drops all updates: they are written again in another form.
     pub(crate) fn drop_updates(&mut self) {
         self.drop_kind(Own::Update);
+        self.take_drafts();
     }
 
     /// Drops all items of a kind.
@@ -541,6 +585,12 @@ impl Outbox {
             self.carried.insert(leaf, item.number);
         }
         self.items.push_back(item);
+    }
+
+    /// The same of what waits behind the queue.
+    pub(crate) fn restore_draft(&mut self, item: OutItem) {
+        self.count(&item.replicas);
+        self.drafts.restore(item);
     }
 }
 

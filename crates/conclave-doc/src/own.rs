@@ -54,6 +54,10 @@ impl Document {
         if session.author != self.outbox.author {
             return Ok(None);
         }
+        if self.keeps_drafts() {
+            // What was to be sealed again stays as well.
+            self.outbox.hold(self.outbox.in_flight(session));
+        }
         if session.frames() == 0 && self.has_caught_up() {
             self.carry(ctx, Whose::Own)?;
         }

@@ -16,7 +16,6 @@ use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
-use crate::outbox::Own;
 use crate::payload::{Tables, VerdictPayload};
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
@@ -107,7 +106,7 @@ impl Document {
         if kept.len() < count {
             self.outbox.drop_updates();
             for item in kept {
-                self.outbox.push(Own::Update, item.plain, item.replicas);
+                self.outbox.push_update(item.plain, item.replicas);
             }
             self.renew_instance(outcome);
         }

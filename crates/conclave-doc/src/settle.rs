@@ -21,7 +21,7 @@ use crate::seal::{KeyRing, open};
 use crate::state::{Effect, News};
 
 /// Most records judged at once.
-const RUN_RECORDS: usize = 4096;
+pub(crate) const RUN_RECORDS: usize = 4096;
 
 /// What judging the content of a record gives.
 enum Content {

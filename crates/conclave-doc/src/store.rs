@@ -40,7 +40,7 @@ use crate::kept::{Below, Era, Keeping, Present, row_end, segment_key};
 use crate::light::Light;
 use crate::log::LogView;
 use crate::lost::{Lost, LostUpdates};
-use crate::outbox::Outbox;
+use crate::outbox::{OutItem, Outbox};
 use crate::seal::KeyRing;
 use crate::state::LogState;
 use crate::stored::{
@@ -171,6 +171,16 @@ pub(crate) fn delete(key: Vec<u8>) -> RowChange {
     RowChange { key, value: None }
 }
 
+fn out_row(item: OutItem) -> Zeroizing<Vec<u8>> {
+    cbor(&OutRow {
+        version: ROW_VERSION,
+        what: item.what,
+        plain: item.plain,
+        replicas: item.replicas,
+        sealed: item.sealed.map(|record| Bytes::from(encode(&record))),
+    })
+}
+
 impl Document {
     /// What has changed since the last call, as rows to write and delete in one transaction, in this order. Keys are relative to the document;
     /// [`is_kept`](crate::is_kept) tells which are read only where the log is to be returned.
@@ -215,18 +225,19 @@ impl Document {
             if crate::broken("drop-outbox-row") {
                 continue;
             }
-            let value = item.map(|item| {
-                cbor(&OutRow {
-                    version: ROW_VERSION,
-                    what: item.what,
-                    plain: item.plain,
-                    replicas: item.replicas,
-                    sealed: item.sealed.map(|record| Bytes::from(encode(&record))),
-                })
-            });
             out.push(RowChange {
                 key: key(b'o', number),
-                value,
+                value: item.map(out_row),
+            });
+        }
+        for (number, item) in self.outbox.drafts.take_dirty() {
+            // Breakage: what is written while sending is paused is kept in memory only.
+            if crate::broken("drop-draft-row") {
+                continue;
+            }
+            out.push(RowChange {
+                key: key(b'q', number),
+                value: item.map(out_row),
             });
         }
         for (number, payload) in self.lost.take_dirty() {
@@ -418,6 +429,10 @@ impl Document {
             .outbox
             .into_iter()
             .for_each(|item| outbox.restore(item));
+        sorted
+            .drafts
+            .into_iter()
+            .for_each(|item| outbox.restore_draft(item));
         let mut lost = LostUpdates::default();
         for (number, payload) in sorted.lost {
             let read =

@@ -89,6 +89,7 @@ pub(crate) struct Sorted {
     pub segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
     pub corrections: BTreeMap<u64, Effect>,
     pub outbox: Vec<OutItem>,
+    pub drafts: Vec<OutItem>,
     pub lost: Vec<(u64, CarriedPayload)>,
     pub waiting: Vec<(u64, Form)>,
 }
@@ -99,7 +100,7 @@ impl Sorted {
         let (mut checkpoint, mut meta, mut snapshot, mut kept) = (None, None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
         let (mut corrections, mut leaves) = (BTreeMap::new(), BTreeMap::new());
-        let (mut segments_of, mut lost) = (Vec::new(), Vec::new());
+        let (mut segments_of, mut lost, mut drafts) = (Vec::new(), Vec::new(), Vec::new());
         for (key, value) in rows {
             let Some((prefix, rest)) = key.split_first() else {
                 return Err(malformed("row"));
@@ -122,6 +123,7 @@ impl Sorted {
                     corrections.insert(seq, uncbor("record", &value)?);
                 }
                 (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
+                (b'q', Ok(number)) => drafts.push(read_item(number, &value)?),
                 (b'z', Ok(number)) => lost.push((number, read_lost(&value)?)),
                 (b'w', Ok(seq)) => waiting.push((
                     seq,
@@ -157,6 +159,7 @@ impl Sorted {
             segments,
             corrections,
             outbox,
+            drafts,
             lost,
             waiting,
         })

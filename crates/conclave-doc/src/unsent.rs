@@ -108,6 +108,7 @@ impl StoredDocument {
         let updates: Vec<Plain> = sorted
             .outbox
             .into_iter()
+            .chain(sorted.drafts)
             .filter(|item| item.what == Own::Update)
             .map(|item| item.plain)
             .collect();
@@ -129,8 +130,8 @@ impl StoredDocument {
 #[must_use]
 pub fn stored_updates(rows: &Rows) -> Vec<Zeroizing<Vec<u8>>> {
     let item = |(key, value): &(Vec<u8>, Zeroizing<Vec<u8>>)| {
-        let number = key.strip_prefix(b"o")?.try_into().ok()?;
-        read_item(u64::from_be_bytes(number), value).ok()
+        let number = key.strip_prefix(b"o").or(key.strip_prefix(b"q"))?;
+        read_item(u64::from_be_bytes(number.try_into().ok()?), value).ok()
     };
     rows.iter()
         .filter_map(item)

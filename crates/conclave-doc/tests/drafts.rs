@@ -1,0 +1,230 @@
+//! Drafts: what is written while sending is paused rests here, and goes out in as few records as hold it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod common;
+
+use common::*;
+use conclave_crdt::{Crdt, CrdtKind};
+use conclave_doc::*;
+use conclave_proto::*;
+
+const TWO: [(u8, Role); 2] = [(1, Role::Owner), (2, Role::Editor)];
+const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
+
+fn two(kind: CrdtKind) -> Sim {
+    let mut sim = Sim::new(kind, &TWO, "hello");
+    sim.settle();
+    sim.peers.iter_mut().for_each(Peer::store);
+    sim
+}
+
+fn keep(peer: &mut Peer, keep: bool) {
+    peer.doc.keep_drafts(keep, peer.session.as_ref()).unwrap();
+}
+
+/// What the engine does once all of the log is here.
+fn resume(peer: &mut Peer) {
+    keep(peer, false);
+    let outcome = peer.doc.queue_drafts().unwrap();
+    peer.note(outcome);
+    peer.store();
+}
+
+fn append_to(peer: &mut Peer, text: &str) {
+    let end = peer.text().chars().count();
+    peer.insert(end, text);
+}
+
+fn rows(peer: &Peer, prefix: u8) -> usize {
+    let keys = peer.rows.keys();
+    keys.filter(|key| key.first() == Some(&prefix)).count()
+}
+
+#[test]
+fn drafts_have_no_place_and_survive_a_crash() {
+    for kind in KINDS {
+        let mut sim = two(kind);
+        keep(&mut sim.peers[1], true);
+        for _ in 0..100 {
+            append_to(&mut sim.peers[1], "x");
+        }
+        sim.peers[1].store();
+        sim.settle();
+        assert_eq!(sim.service.size(), 1, "{kind}: nothing is sent");
+        assert_eq!(sim.peers[1].doc.pending_count(), 100);
+        assert_eq!(sim.peers[1].doc.unsent_count(), 100);
+        assert_eq!(
+            (rows(&sim.peers[1], b'q'), rows(&sim.peers[1], b'o')),
+            (100, 0)
+        );
+        let written = sim.peers[1].text();
+        sim.restart(1);
+        assert_eq!(sim.peers[1].text(), written);
+        assert_eq!(sim.peers[1].doc.drafts().0, 100);
+        // Somebody else goes on, and so does this one, under another replica id.
+        keep(&mut sim.peers[1], true);
+        append_to(&mut sim.peers[1], "y");
+        sim.peers[0].insert(0, "Others: ");
+        sim.connect(1);
+        sim.settle();
+        assert_eq!(sim.service.size(), 2);
+        assert!(sim.peers[1].text().starts_with("Others: hello"));
+        resume(&mut sim.peers[1]);
+        let few = sim.peers[1].doc.pending_count();
+        assert_eq!(
+            few,
+            if kind == CrdtKind::Yjs { 2 } else { 1 },
+            "{kind}: one of each id"
+        );
+        assert_eq!(
+            (rows(&sim.peers[1], b'q'), rows(&sim.peers[1], b'o')),
+            (0, few)
+        );
+        sim.settle();
+        assert_eq!(sim.service.size(), 2 + few as u64);
+        sim.assert_converged();
+        sim.assert_no_findings();
+        assert!(sim.peers[0].text().ends_with("xxy"));
+    }
+}
+
+#[test]
+fn what_is_on_its_way_goes_on_and_what_was_only_queued_rests() {
+    let mut sim = two(CrdtKind::Yjs);
+    sim.peers[1].insert(0, "sent ");
+    assert!(sim.send(1, 64 * 1024));
+    sim.peers[1].insert(0, "queued ");
+    keep(&mut sim.peers[1], true);
+    assert_eq!(sim.peers[1].doc.drafts().0, 1);
+    sim.settle();
+    assert_eq!(sim.service.size(), 2);
+    assert_eq!(sim.peers[0].text(), "sent hello");
+    assert_eq!(sim.peers[1].doc.pending_count(), 1);
+    resume(&mut sim.peers[1]);
+    sim.settle();
+    assert_eq!(sim.peers[0].text(), "queued sent hello");
+    sim.assert_converged();
+}
+
+#[test]
+fn what_was_sent_before_the_pause_is_sealed_for_a_new_epoch_and_drafts_for_the_one_at_the_end() {
+    let mut sim = two(CrdtKind::Yjs);
+    keep(&mut sim.peers[1], true);
+    sim.peers[1].insert(0, "a");
+    // A removal, say: nothing of the pause is in its way.
+    sim.world.rekey();
+    sim.advance_epochs();
+    sim.peers[1].insert(0, "b");
+    sim.world.rekey();
+    sim.advance_epochs();
+    resume(&mut sim.peers[1]);
+    sim.settle();
+    assert_eq!(sim.service.size(), 2, "one record");
+    assert_eq!(sim.peers[0].doc.epoch_high(), 2);
+    assert_eq!(sim.peers[0].text(), "bahello");
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
+
+#[test]
+fn a_snapshot_is_made_without_drafts() {
+    let mut sim = two(CrdtKind::Yjs);
+    keep(&mut sim.peers[1], true);
+    sim.peers[1].insert(0, "draft ");
+    sim.peers[0].insert(0, "others ");
+    sim.settle();
+    sim.snapshot(1);
+    sim.settle();
+    sim.join(0);
+    let joined = sim.peers.len() - 1;
+    sim.settle();
+    assert_eq!(sim.peers[joined].text(), "others hello");
+    sim.assert_no_findings();
+}
+
+#[test]
+fn who_may_not_write_any_more_gets_the_drafts_back() {
+    let mut sim = two(CrdtKind::Yjs);
+    keep(&mut sim.peers[1], true);
+    append_to(&mut sim.peers[1], " draft");
+    sim.peers[1].store();
+    let unsent = sim.peers[1].doc.unsent().unwrap().unwrap();
+    assert_eq!((unsent.changes, unsent.updates.len()), (1, 1));
+    assert_eq!(stored_updates(&sim.peers[1].saved_rows()).len(), 1);
+    sim.peers[1].doc.drop_unsent().unwrap();
+    assert_eq!(sim.peers[1].text(), "hello");
+    sim.peers[1].store();
+    assert_eq!(rows(&sim.peers[1], b'q'), 0);
+}
+
+#[test]
+fn more_drafts_than_are_kept_are_refused_and_nothing_is_lost() {
+    let mut sim = two(CrdtKind::Yjs);
+    let peer = &mut sim.peers[1];
+    keep(peer, true);
+    let long = "z".repeat(14_000_000);
+    let mut taken = 0;
+    let refused = loop {
+        let mut f = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, &long);
+        match peer.doc.edit(&mut f) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused.code(), taken), ("pause.full", 4));
+    assert!(peer.doc.drafts().1 < DRAFT_BYTES);
+    let length = peer.doc.crdt().text().unwrap().len().unwrap();
+    assert_eq!(length, 4 * 14_000_000 + 5, "as it was before");
+}
+
+/// Each call takes as long as the document is large: what waits after a pause goes in with one.
+#[test]
+fn what_has_gathered_is_taken_in_by_one_call() {
+    for kind in KINDS {
+        let mut sim = two(kind);
+        sim.disconnect(1);
+        for _ in 0..1_000 {
+            sim.peers[0].insert(0, "y");
+            while sim.send(0, 256) {}
+            while sim.receive(0) {}
+        }
+        assert_eq!(sim.service.size(), 1_001);
+        let rows = sim.peers[1].rows.clone();
+        for gathers in [false, true] {
+            sim.peers[1].rows = rows.clone();
+            sim.restart(1);
+            if gathers {
+                sim.peers[1].doc.gather();
+            }
+            sim.connect(1);
+            let frames: Vec<Net> = sim.peers[1].inbox.drain(..).collect();
+            for frame in frames {
+                let Net::Deliver(first, records) = frame else {
+                    panic!("{frame:?}")
+                };
+                let pieces = (first..).step_by(64).zip(records.chunks(64));
+                let pieces = pieces.map(|(first, piece)| Net::Deliver(first, piece.to_vec()));
+                sim.peers[1].inbox.extend(pieces);
+            }
+            assert!(sim.peers[1].inbox.len() > 10);
+            let mut calls = 0;
+            while let before = sim.peers[1].doc.size()
+                && sim.receive(1)
+            {
+                calls += usize::from(sim.peers[1].doc.size() != before);
+            }
+            assert_eq!(calls == 1, gathers, "{kind}: {calls}");
+            sim.assert_converged();
+        }
+        // What comes from then on comes in as it comes.
+        sim.peers[0].insert(0, "z");
+        sim.settle();
+        assert_eq!(sim.peers[1].doc.size(), 1_002);
+    }
+}
