@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use conclave_client::proto::{DocumentId, GroupId};
 use conclave_client::store::StoreError;
 use conclave_client::{
-    Config, Connection, Error, GroupInfo, Opening, Operation, Outcome, RemoteError, Session, Setup,
-    Trouble, UnderWay,
+    Config, Connection, Error, GroupInfo, Opening, Operation, Outcome, Pause, PauseInfo,
+    RemoteError, Session, Setup, Trouble, UnderWay,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::address::{OPEN_TO_OTHERS, is_open_to_others};
 use crate::args::Global;
+use crate::commands::pause::kept;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
 use crate::output::{Form, Shown, counted, note};
@@ -60,6 +61,8 @@ pub struct Context {
     connected: AtomicBool,
     /// Groups that this command has to do with.
     touched: Mutex<BTreeSet<GroupId>>,
+    /// Documents that it has brought into step, or would have.
+    synced: Mutex<BTreeSet<(GroupId, DocumentId)>>,
     /// Whether it has to do with all of them.
     pub(crate) touched_all: AtomicBool,
     /// What its result tells.
@@ -89,6 +92,8 @@ pub enum Reached {
     No,
     /// Yes, but it shows an older or another state than this device has: nothing is sent there.
     Away,
+    /// Yes, but sending or receiving is paused here.
+    Paused,
 }
 
 impl Reached {
@@ -162,6 +167,7 @@ impl Context {
             has_server,
             connected: AtomicBool::default(),
             touched: Mutex::default(),
+            synced: Mutex::default(),
             touched_all: AtomicBool::default(),
             told: Mutex::default(),
             unsettled: AtomicBool::default(),
@@ -183,8 +189,13 @@ impl Context {
             std::mem::take(&mut *missed)
         };
         let left = self.leave_service().await;
-        let shown = done?;
+        let mut shown = done?;
         left?;
+        if shown.is_queued()
+            && let Some((why, pause)) = self.kept().await
+        {
+            shown = shown.rests(&why, pause);
+        }
         match (missed.told, missed.why) {
             _ if offline => Ok(shown),
             (Some(why), _) => Ok(shown.not_reached(&why)),
@@ -194,6 +205,37 @@ impl Context {
             }
             _ => Ok(shown),
         }
+    }
+
+    /// Why what this command wrote stays on this device, where something is paused.
+    async fn kept(&self) -> Option<(String, PauseInfo)> {
+        let synced = {
+            let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+            synced.clone()
+        };
+        for (group, document) in synced {
+            let pause = if document == DocumentId::directory(&group) {
+                match self.session.run(Operation::Status).await {
+                    Ok(Outcome::Status(status)) => Some(PauseInfo {
+                        device: Pause {
+                            receive: None,
+                            ..status.pause
+                        },
+                        ..PauseInfo::default()
+                    }),
+                    _ => None,
+                }
+            } else {
+                let listed = self.documents(group).await.unwrap_or_default();
+                let info = listed.into_iter().find(|it| it.document == document);
+                info.and_then(|info| info.pause)
+            };
+            let kept = pause.and_then(|pause| Some((kept(&pause, &document)?, pause)));
+            if kept.is_some() {
+                return kept;
+            }
+        }
+        None
     }
 
     /// A command that went online sends what waits, in all groups and documents, and takes what is on its way, within its time; what is missing
@@ -383,6 +425,10 @@ impl Context {
         waiting: &str,
     ) -> Result<Reached> {
         self.touch(group);
+        {
+            let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+            synced.insert((group, document));
+        }
         let begun = Instant::now();
         if self.connect().await? == Reached::No {
             return Ok(Reached::No);
@@ -405,6 +451,10 @@ impl Context {
             Err(error) if error.code() == "client.timed_out" => {
                 self.miss(self.late());
                 Ok(Reached::No)
+            }
+            Err(error) if error.code() == "pause.on" => {
+                self.reached();
+                Ok(Reached::Paused)
             }
             Err(error) if error.code() == "engine.out_of_step" => {
                 self.reached();

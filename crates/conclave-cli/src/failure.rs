@@ -155,6 +155,7 @@ fn exit(code: &str) -> Exit {
         | "engine.waits_for_clock"
         | "engine.waits_for_pace"
         | "document.not_here"
+        | "pause.on"
         | "refused.recovering" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
         "engine.forbidden"

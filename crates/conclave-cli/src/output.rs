@@ -77,6 +77,9 @@ impl Write for Log {
     }
 }
 
+/// What is said of what only this device has so far.
+const QUEUED: &str = "\nqueued: the service does not have it yet; it is sent by the next command or agent that reaches the service";
+
 /// The result of a command, in both forms.
 #[derive(Debug)]
 pub struct Shown {
@@ -159,10 +162,17 @@ impl Shown {
     #[must_use]
     pub fn queued(mut self, queued: bool) -> Self {
         if queued {
-            self.text.push_str("\nqueued: the service does not have it yet; it is sent by the next command or agent that reaches the service");
+            self.text.push_str(QUEUED);
             self.exit = Exit::Offline;
         }
         self.with("queued", queued)
+    }
+
+    /// Says why it stays on this device, in place of what is said of what is queued.
+    #[must_use]
+    pub fn rests(mut self, why: &str, pause: impl Serialize) -> Self {
+        self.text = self.text.replace(QUEUED, &format!("\n{why}"));
+        self.with("paused", pause)
     }
 
     /// Adds what was found wrong, where there is something: people read it on standard error. Gives whether the object has it.

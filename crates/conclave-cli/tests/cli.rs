@@ -667,6 +667,7 @@ cases!(
     output,
     paces,
     passphrases,
+    pausing,
     names,
     put_back,
     put_back_four,

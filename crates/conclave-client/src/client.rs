@@ -7,8 +7,8 @@ use std::sync::Arc;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId,
-    PinInfo, Reply, RequestInfo, Rescue, RescueApplied, RescueInfo, RevocationInfo, Setup, Typed,
-    WhoAmI,
+    PauseChange, PauseInfo, PinInfo, Reply, RequestInfo, Rescue, RescueApplied, RescueInfo,
+    RevocationInfo, Setup, Typed, Ways, WhoAmI,
 };
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
@@ -433,6 +433,33 @@ impl Client {
         let (device, name) = (*device, name.to_owned());
         let command = Command::RenameDevice { device, name };
         answer!(self.command(command).await, Reply::Devices(_) => ())
+    }
+
+    /// Pauses all documents of this device, until it is resumed: also over restarts. As [`Document::pause`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn pause(&self, ways: Ways) -> Result<PauseInfo, Error> {
+        self.set_pause(None, true, ways).await
+    }
+
+    /// Ends that. Documents that are paused by themselves stay so.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn resume(&self, ways: Ways) -> Result<PauseInfo, Error> {
+        self.set_pause(None, false, ways).await
+    }
+
+    pub(crate) async fn set_pause(
+        &self,
+        document: Option<(GroupId, DocumentId)>,
+        pause: bool,
+        ways: Ways,
+    ) -> Result<PauseInfo, Error> {
+        let change = PauseChange { pause, ways };
+        let command = Command::Pause { document, change };
+        answer!(self.command(command).await, Reply::Pause(info) => info)
     }
 
     /// Takes a device away from this user: it is signed off the list, loses its standing at the service, and leaves every group, whose documents

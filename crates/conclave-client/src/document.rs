@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited};
 use conclave_engine::{
-    BlameInfo, BlameView, Command, DocFn, DocumentInfo, Reply, Showing, ShowingKind,
+    BlameInfo, BlameView, Command, DocFn, DocumentInfo, PauseInfo, Reply, Showing, ShowingKind,
+    Ways,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
@@ -245,7 +246,7 @@ impl<K: Kind> Document<K> {
     /// Waits until the service has acknowledged every local edit and everything it holds is here. While offline that waits.
     ///
     /// # Errors
-    /// [`Error::Engine`] when this device is no member or there is no such document.
+    /// [`Error::Engine`] when this device is no member or there is no such document, or it is paused (`pause.on`).
     pub async fn synced(&self) -> Result<(), Error> {
         let (group, document) = self.ids();
         self.group
@@ -254,7 +255,30 @@ impl<K: Kind> Document<K> {
             .await
     }
 
-    /// Local edits that the service has not acknowledged.
+    /// Pauses the document on this device, until it is resumed: also over restarts. While sending is paused, what is written here stays here as drafts;
+    /// they are counted by [`Document::pending`], and others' devices and a change of the group's keys wait for none of them. While receiving is
+    /// paused the document is not open at the service, and what is written here waits too: nothing goes out before what others wrote is here.
+    ///
+    /// At 16 MiB of drafts, or after a week, a finding tells of them (`document.drafts_wait`); edits beyond 64 MiB are refused (`pause.full`).
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member or there is no such document.
+    pub async fn pause(&self, ways: Ways) -> Result<PauseInfo, Error> {
+        let client = self.group.client();
+        client.set_pause(Some(self.ids()), true, ways).await
+    }
+
+    /// Ends that. What others wrote meanwhile comes in first, in one step; then the drafts are joined, and sent in as few records as hold them. Where the
+    /// whole device is paused the document stays so.
+    ///
+    /// # Errors
+    /// As [`Document::pause`].
+    pub async fn resume(&self, ways: Ways) -> Result<PauseInfo, Error> {
+        let client = self.group.client();
+        client.set_pause(Some(self.ids()), false, ways).await
+    }
+
+    /// Local edits that the service has not acknowledged, those included that stay here while sending is paused.
     ///
     /// # Errors
     /// [`Error::NoDocument`].

@@ -118,10 +118,10 @@ pub use conclave_engine::plain;
 pub use conclave_engine::{
     Approval, AwaitedInfo, BasisInfo, BlameInfo, BlameShown, BlameValue, BlameView, Carrier, Clock,
     ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, Person, PinInfo, PolicyChange, Present,
-    RecordInfo, RecordWriter, RequestInfo, Rescue, RescueApplied, RescueCause, RescueInfo,
-    RevocationInfo, RevokedGroup, RevokedStage, Run, Setup, Showing, ShowingKind, Span, StuckInfo,
-    UnderWay, WhoAmI, WriterInfo, finding,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, Pause, PauseChange, PauseInfo, Person,
+    PinInfo, PolicyChange, Present, RecordInfo, RecordWriter, RequestInfo, Rescue, RescueApplied,
+    RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Run, Setup, Showing,
+    ShowingKind, Span, StuckInfo, UnderWay, Ways, WhoAmI, WriterInfo, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

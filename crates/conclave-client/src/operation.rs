@@ -6,8 +6,9 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, BlameInfo, BlameView, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange,
-    RecordInfo, RequestInfo, Rescue, RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, OperationId, PauseChange, PauseInfo,
+    PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied, RescueInfo,
+    RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -268,6 +269,11 @@ pub enum Operation {
         document: DocumentId,
         limit_ms: Option<u64>,
     },
+    /// [`Document::pause`] or [`Document::resume`], or [`Client::pause`] or [`Client::resume`]. Outcome: `Pause`.
+    Pause {
+        document: Option<(GroupId, DocumentId)>,
+        change: PauseChange,
+    },
     /// [`Client::rescues`]. Outcome: `Rescues`.
     Rescues,
     /// [`Client::keep_typed`]. Outcome: `Rescues`, with that alone.
@@ -369,6 +375,8 @@ pub enum Outcome {
     RescueApplied(RescueApplied),
     /// A new document.
     Document(DocumentId),
+    /// How a document is paused, or the device.
+    Pause(PauseInfo),
     /// Nothing was written: at this place of a document the new JSON has something that stands for what cannot be written.
     Unwritable {
         /// The keys and positions that lead there, with `/` between them.
@@ -507,6 +515,10 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             .await
             .map(|info| Outcome::Revocations(vec![info])),
         Operation::Revocations { due } => client.revocations(due).await.map(Outcome::Revocations),
+        Operation::Pause { document, change } => client
+            .set_pause(document, change.pause, change.ways)
+            .await
+            .map(Outcome::Pause),
         Operation::ConfirmDevice { device } => done(client.confirm_device(&device).await),
         Operation::Findings { group, dismissed } => client
             .findings(group.as_ref(), dismissed)

@@ -16,6 +16,7 @@ use crate::document::BlameInfo;
 use crate::event::{BasisInfo, Person, Present, Showing};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
+use crate::pause::{Pause, PauseChange, PauseInfo};
 use crate::policy::PolicyChange;
 use crate::rescue::{Rescue, RescueApplied, RescueInfo};
 use crate::revocation::RevocationInfo;
@@ -280,6 +281,13 @@ pub enum Command {
         /// The document.
         document: DocumentId,
     },
+    /// Pauses or resumes a document, or all of this device. Reply: `Pause`, how it is from then on.
+    Pause {
+        /// The document; none: all.
+        document: Option<(GroupId, DocumentId)>,
+        /// What of it.
+        change: PauseChange,
+    },
     /// Shows something in a document to whoever has it open, from now until it is shown otherwise or this engine ends. Reply: `Done`.
     ShowPresence {
         /// The group.
@@ -489,6 +497,7 @@ impl Command {
             | Self::RenameGroup { .. }
             | Self::Close { .. }
             | Self::Reopen { .. }
+            | Self::Pause { .. }
             | Self::Edit { .. }
             | Self::AcceptService { .. }
             | Self::ConfirmGroup { .. }
@@ -563,6 +572,8 @@ pub enum Reply {
     Blame(Box<BlameInfo>),
     /// What others show in a document.
     Presence(Vec<(Present, Showing)>),
+    /// How a document is paused, or the device.
+    Pause(PauseInfo),
     /// A removal is in the log.
     Removed {
         /// Epoch that it began.
@@ -763,6 +774,9 @@ pub struct DocumentInfo {
     pub size: Option<u64>,
     /// Local edits not yet acknowledged.
     pub pending: usize,
+    /// How it is paused, where it is or edits rest here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseInfo>,
     /// On whose word its older content rests here; none when it was never opened.
     #[serde(default)]
     pub basis: Option<BasisInfo>,
@@ -844,6 +858,15 @@ pub struct Status {
     /// Devices that are being taken away.
     #[serde(default)]
     pub revocations: Vec<RevocationInfo>,
+    /// What is paused of all documents.
+    #[serde(default, skip_serializing_if = "Pause::is_empty")]
+    pub pause: Pause,
+    /// How many documents are paused by themselves.
+    #[serde(default)]
+    pub paused_documents: usize,
+    /// How many of the edits not yet acknowledged rest here while that is so.
+    #[serde(default)]
+    pub drafts: usize,
 }
 
 /// An invitation that waits until a device of the invited user connects.

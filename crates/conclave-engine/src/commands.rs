@@ -27,6 +27,7 @@ use crate::io::CommandId;
 use crate::membership::{Creation, GroupSlot, Membership};
 use crate::print::Hidden;
 use crate::settled::Until;
+use crate::unsent::AllUnsent;
 use crate::work::{DirectoryCommand, DocCommand, DocWork, GroupCommand, GroupWork};
 
 /// What a command that looks into every group answers.
@@ -201,6 +202,14 @@ impl Engine {
             Command::Synced { group, document } => {
                 self.on_document(id, group, document, DocCommand::Synced);
             }
+            Command::Pause {
+                document: Some((group, document)),
+                change,
+            } => self.on_group(id, group, What::Pause { document, change }),
+            Command::Pause {
+                document: None,
+                change,
+            } => self.pause_device(id, change),
             Command::ShowPresence {
                 group,
                 document,
@@ -466,8 +475,17 @@ impl Engine {
             more_invitations: cx.link.left_invitations.len(),
             under_way: self.under_way(),
             revocations: self.open_revocations(),
+            pause: cx.pauses.device(),
+            paused_documents: cx.pauses.documents(),
+            drafts: new_drafts(&cx.unsent),
         }
     }
+}
+
+/// How many edits rest here while sending is paused.
+fn new_drafts(unsent: &AllUnsent) -> usize {
+    let drafts = unsent.documents().map(|(_, unsent)| unsent.drafts);
+    usize::try_from(drafts.sum::<u64>()).unwrap_or(usize::MAX)
 }
 
 /// What is to be a name, and is none.

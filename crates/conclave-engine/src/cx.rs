@@ -21,6 +21,7 @@ use crate::group::Refound;
 use crate::io::{CommandId, Output, Read, ReadId};
 use crate::link::Link;
 use crate::operations::Operations;
+use crate::pause::Pauses;
 use crate::presence::Presence;
 use crate::rescue::{Parted, RescueInfo, RescueUse};
 use crate::revocation::Job;
@@ -106,6 +107,8 @@ pub(crate) struct Cx {
     pub(crate) operations: Operations,
     /// What waits for the service.
     pub(crate) unsent: AllUnsent,
+    /// What is paused.
+    pub(crate) pauses: Pauses,
     /// What is shown and watched of documents' presence.
     pub(crate) presence: Presence,
     /// What is kept of documents' logs to be returned, in bytes.
@@ -160,6 +163,7 @@ impl Cx {
             found: Vec::new(),
             operations: Operations::default(),
             unsent: AllUnsent::default(),
+            pauses: Pauses::default(),
             presence: Presence::default(),
             kept_bytes: 0,
             revocations: BTreeMap::new(),

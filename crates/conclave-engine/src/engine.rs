@@ -18,6 +18,7 @@ use crate::io::{CommandId, Input, Output, ReadId, Row};
 use crate::kept;
 use crate::keys;
 use crate::membership::{GroupSlot, Membership};
+use crate::pause::Pauses;
 use crate::rescue;
 use crate::revocation;
 use crate::service::Known;
@@ -100,6 +101,7 @@ impl Engine {
         engine.cx.ready_to_receive();
         engine.cx.service = Known::load(&rows)?;
         engine.cx.revocations = revocation::load(&rows)?;
+        engine.cx.pauses = Pauses::load(&rows)?;
         for (key, value) in table(keys::INDEX) {
             let what = "group index";
             let id = key.get(1..).and_then(GroupId::from_slice);
@@ -129,6 +131,7 @@ impl Engine {
         for (key, value) in table(keys::OPERATION) {
             engine.cx.operations.load(key, value)?;
         }
+        engine.tell_old_drafts();
         for id in engine.active_groups() {
             engine.with_group(id, GroupWork::Look);
         }

@@ -156,6 +156,9 @@ pub enum EngineError {
         /// The position.
         seq: u64,
     },
+    /// Sending or receiving is paused: what waits for that goes on when it is resumed.
+    #[error("paused on this device; it goes on when it is resumed")]
+    Paused,
     /// Own edits have no place any more; what they did is kept apart.
     #[error("edits of this device have no place any more; they are kept apart as {}", .id.short())]
     Rescued {
@@ -259,6 +262,7 @@ impl EngineError {
             Self::BecomesNew => "engine.becomes_new",
             Self::Held => "document.held",
             Self::NotHere => "document.not_here",
+            Self::Paused => "pause.on",
             Self::NoSuchRecord { .. } => "document.no_such_record",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",

@@ -411,6 +411,8 @@ pub enum FindingKind {
     EditsWait,
     /// Own edits would cost more than an update may, in any form: they are kept, and never sent as they are.
     EditsTooCostly,
+    /// Edits rest here while sending is paused, for long or many of them.
+    DraftsWait,
     /// What the service has lost would cost this user too much to bring back now.
     CarriedWaits,
     /// Own edits lost their place and are kept apart.
@@ -513,6 +515,7 @@ impl FindingKind {
             Self::OwnEditRewritten => "document.own_edit_rewritten",
             Self::EditsWait => "document.edits_wait",
             Self::EditsTooCostly => "document.edits_too_costly",
+            Self::DraftsWait => "document.drafts_wait",
             Self::CarriedWaits => "document.carried_waits",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",

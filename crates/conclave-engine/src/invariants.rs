@@ -47,6 +47,10 @@ const ALL: &[(&str, Invariant)] = &[
         open_is_here,
     ),
     (
+        "what is not to be received is not open, and rests as drafts where it is in memory",
+        paused_is_closed,
+    ),
+    (
         "what is kept of all documents is what a walk over them gives",
         kept_is_scan,
     ),
@@ -194,6 +198,22 @@ fn channels_match_open(engine: &Engine) -> Result<(), String> {
     require(open == channels, || format!("{open:?} {channels:?}"))
 }
 
+fn paused_is_closed(engine: &Engine) -> Result<(), String> {
+    let cx = &engine.cx;
+    for ((group, id), link) in cx.link.documents() {
+        let is_open = matches!(link, DocLink::Open(_) | DocLink::Asking { .. });
+        let may = !is_open || !cx.is_receive_paused(*group, *id);
+        require(may, || format!("{id:?} {link:?}"))?;
+    }
+    for (whole, doc) in engine.hot_documents() {
+        let keeps = cx.pause_of(whole.group.id, doc.id).keeps_drafts();
+        require(keeps == doc.document.keeps_drafts(), || {
+            format!("{:?}", doc.id)
+        })?;
+    }
+    Ok(())
+}
+
 fn open_is_here(engine: &Engine) -> Result<(), String> {
     for ((group, id), state) in engine.cx.link.documents() {
         let whole = engine.whole(group);
@@ -275,7 +295,11 @@ fn unsent_is_row(engine: &Engine) -> Result<(), String> {
     for (whole, doc) in engine.hot_documents() {
         let group = &whole.group;
         let known = engine.cx.unsent.get(&group.id, &doc.id);
+        let (drafts, draft_bytes) = doc.document.drafts();
         let now = Unsent {
+            drafts: drafts as u64,
+            draft_bytes: draft_bytes as u64,
+            told: engine.cx.unsent.get(&group.id, &doc.id).told,
             edits: doc.document.pending_count() as u64,
             creating: group.is_creating(&doc.id),
         };

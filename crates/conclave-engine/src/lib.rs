@@ -49,6 +49,7 @@ mod membership;
 mod merge;
 mod operations;
 mod packages;
+mod pause;
 #[doc(hidden)]
 pub mod plain;
 mod policy;
@@ -92,6 +93,7 @@ pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 #[doc(hidden)]
 pub use invariants::LogMark;
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
+pub use pause::{Pause, PauseChange, PauseInfo, Ways};
 pub use policy::PolicyChange;
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
 pub use revocation::{RevocationInfo, RevokedGroup, RevokedStage};

@@ -421,6 +421,24 @@ impl Cx {
         }
     }
 
+    /// A document's channel is about to be closed though the connection stays: whoever sees this device there is told so, before.
+    pub(crate) fn say_goodbye(&mut self, group: &Group, doc: &Doc) {
+        let key = (group.id, doc.id);
+        let Some(mut seat) = self.presence.seats.remove(&key) else {
+            return;
+        };
+        if let Some(open) = &mut seat.room {
+            let channel = Varint(open.channel);
+            let step = self.in_room(group, doc, &mut open.room, Room::leave);
+            for item in step.send {
+                // Not after the channel is closed, as what comes beside might be.
+                self.send(ClientFrame::Show { channel, item });
+            }
+        }
+        self.room_lost(key, &mut seat);
+        self.presence.seats.insert(key, seat);
+    }
+
     /// The connection is gone, and with it every room.
     pub(crate) fn leave_rooms(&mut self) {
         for (key, mut seat) in std::mem::take(&mut self.presence.seats) {

@@ -201,7 +201,11 @@ impl Engine {
         let of = &whole.group;
         let closed = of.state().documents.get(&id).and_then(|entry| entry.closed);
         let role = of.state().role_of(&self.cx.device.id());
+        let pause = self.cx.pause_of(group, id);
+        let unsent = self.cx.unsent.get(&group, &id);
+        let rests = pause.receive.is_some() || unsent.creating || unsent.edits == unsent.drafts;
         if !of.may_act()
+            || (pause.keeps_drafts() && rests)
             || of.stand.is_away()
             || closed.is_some()
             || role < Some(Role::Editor)

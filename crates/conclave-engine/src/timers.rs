@@ -83,6 +83,8 @@ pub(crate) enum DocTimer {
     Open,
     /// Carry what its log has lost of others.
     Carry,
+    /// Tell of drafts that wait long.
+    Drafts,
 }
 
 impl TimerKind {
@@ -99,7 +101,10 @@ impl TimerKind {
             | Self::Presence(..) => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
-                DocTimer::Verdict | DocTimer::Confirm | DocTimer::SnapshotTurn => false,
+                DocTimer::Verdict
+                | DocTimer::Confirm
+                | DocTimer::SnapshotTurn
+                | DocTimer::Drafts => false,
             },
             Self::Group(_, what) => matches!(what, GroupTimer::GiveBack(_)),
             Self::Siblings | Self::Stray(_) => false,

@@ -18,6 +18,14 @@ pub(crate) struct Unsent {
     pub(crate) edits: u64,
     /// Whether the service does not know the document yet.
     pub(crate) creating: bool,
+    /// How many of these edits rest here while sending is paused, and their size.
+    #[serde(default)]
+    pub(crate) drafts: u64,
+    #[serde(default)]
+    pub(crate) draft_bytes: u64,
+    /// Whether it was told that they wait long or are many.
+    #[serde(default)]
+    pub(crate) told: bool,
 }
 
 impl Unsent {
@@ -69,11 +77,17 @@ impl Cx {
     /// Keeps the row of a document in step with the document.
     pub(crate) fn note_unsent(&mut self, group: &Group, doc: &Doc) {
         let row = group.documents.get(&doc.id);
+        let (drafts, draft_bytes) = doc.document.drafts();
+        let told = self.unsent.get(&group.id, &doc.id).told;
         let now = Unsent {
             edits: doc.document.pending_count() as u64,
             creating: row.is_some_and(DocRow::is_creating),
+            drafts: drafts as u64,
+            draft_bytes: draft_bytes as u64,
+            told: told && drafts > 0,
         };
         self.set_unsent(&group.id, &doc.id, now);
+        self.tell_drafts(group.id, doc.id);
     }
 
     pub(crate) fn set_unsent(&mut self, group: &GroupId, document: &DocumentId, now: Unsent) {

@@ -20,6 +20,7 @@ use crate::intents::Want;
 use crate::io::{CommandId, Row};
 use crate::life::BECAME_NEW;
 use crate::link::GroupPending;
+use crate::pause::PauseChange;
 use crate::print::Hidden;
 use crate::rescue::{PartingRow, RescueCause};
 use crate::slot::Awaited;
@@ -81,6 +82,8 @@ pub(crate) enum GroupWork {
     RetryDocuments,
     /// Documents look again what is to be sent.
     LookAtDocuments,
+    /// The device was paused or resumed.
+    PauseChanged,
     /// Records were declared void.
     Voided,
     /// A record was at which work on this document was stuck.
@@ -136,6 +139,10 @@ pub(crate) enum GroupCommand {
         typed: Box<Typed>,
     },
     Confirm,
+    Pause {
+        document: DocumentId,
+        change: PauseChange,
+    },
     ShowPresence {
         document: DocumentId,
         showing: Option<Showing>,
@@ -241,6 +248,7 @@ impl Cx {
             GroupWork::MatchListed => self.match_listed(group),
             GroupWork::Intend(want) => self.intend(group, want),
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
+            GroupWork::PauseChanged => self.pause_changed(whole, None),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
             GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
             GroupWork::Freed(document) => self.freed(whole, document),
@@ -337,6 +345,9 @@ impl Cx {
             GroupCommand::KeepTyped { document, typed } => {
                 let origin = self.origin(group, document, RescueCause::NotSaved);
                 self.keep_typed(id, origin, &typed);
+            }
+            GroupCommand::Pause { document, change } => {
+                self.pause_document(whole, id, document, change);
             }
             GroupCommand::ShowPresence { document, showing } => {
                 self.show_presence(whole, document, id, showing);

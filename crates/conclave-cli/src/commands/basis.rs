@@ -4,7 +4,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::{BasisInfo, DocumentInfo, Person};
 
 use super::document::{Which, called, open, row};
-use super::{findings, stuck};
+use super::{findings, pause, stuck};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{Shown, columns, note};
@@ -93,6 +93,8 @@ pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
         shown("kind", info.kind.clone()),
     ];
     rows.extend((!state.is_empty()).then(|| shown("state", state)));
+    let paused = info.pause.as_ref();
+    rows.extend(paused.map(|it| shown("paused", pause::sentence(it, &info.document))));
     rows.extend(info.basis.as_ref().map(|it| shown("content", sentence(it))));
     rows.extend(
         info.stuck

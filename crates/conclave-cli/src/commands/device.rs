@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use conclave_client::finding::date;
 use conclave_client::{Approval, DeviceInfo, Operation, Outcome, RequestInfo, RescueCause};
 
-use super::revoke;
+use super::{pause, revoke};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, asked, can_ask, columns, counted};
@@ -46,6 +46,18 @@ pub enum Command {
     Confirm {
         /// The device: its name here, its id, or the beginning of that
         device: String,
+    },
+    /// Keep what you write in all documents on this device, and what others write away from it, until it is resumed
+    Pause {
+        /// Which way; without an option both
+        #[command(flatten)]
+        way: pause::Way,
+    },
+    /// End a pause of all documents: what others wrote comes in, then what you wrote goes out
+    Resume {
+        /// Which way; without an option both
+        #[command(flatten)]
+        way: pause::Way,
     },
     /// Go on with this copy of a home that is used in two places, and stop the other
     TakeOver,
@@ -92,6 +104,8 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Rename { device, name } => rename(context, &device, name).await,
         Command::Revoke { device } => revoke::revoke(context, &device).await,
         Command::Confirm { device } => confirm(context, &device).await,
+        Command::Pause { way } => pause::device(context, true, way).await,
+        Command::Resume { way } => pause::device(context, false, way).await,
         Command::TakeOver => take_over(context).await,
         Command::BecomeNew => become_new(context).await,
         Command::Passphrase(new) => passphrase(context, &new).await,

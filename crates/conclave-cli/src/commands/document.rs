@@ -7,7 +7,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{basis, blame, edit, export, findings, import, stuck, watch};
+use super::{basis, blame, edit, export, findings, import, pause, stuck, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -147,6 +147,24 @@ pub enum Command {
         #[arg(long, value_name = "TEXT", requires = "presence")]
         show: Option<String>,
     },
+    /// Keep what you write in a document on this device, and what others write away from it, until it is resumed
+    Pause {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+        /// Which way; without an option both
+        #[command(flatten)]
+        way: pause::Way,
+    },
+    /// End a pause: what others wrote comes in, then what you wrote goes out
+    Resume {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+        /// Which way; without an option both
+        #[command(flatten)]
+        way: pause::Way,
+    },
     /// Change a document's title
     Rename {
         /// The document
@@ -243,6 +261,8 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             let showing = presence.then(|| watch::showing(show.as_deref()));
             watch::run(context, &which, showing.transpose()?).await
         }
+        Command::Pause { which, way } => pause::document(context, &which, true, way).await,
+        Command::Resume { which, way } => pause::document(context, &which, false, way).await,
         Command::Rename { which, title } => rename(context, &which, &title).await,
         Command::Archive {
             which,
@@ -302,6 +322,7 @@ pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, Document
     // On whose word it rests is known once it is here.
     let info = as_it_is_now(context, group, info).await;
     basis::note_basis(context, &info);
+    pause::note_old(context, &info);
     Ok((group, info, reached))
 }
 
@@ -438,6 +459,7 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         (Some(CloseReason::Archived), _) => "archived".to_owned(),
         (Some(CloseReason::Deleted), _) => "deleted".to_owned(),
         (Some(CloseReason::Lost), _) => "lost".to_owned(),
+        (None, _) if info.pause.is_some_and(|it| it.all().keeps_drafts()) => paused(info),
         (None, 0) => String::new(),
         (None, pending) => format!("{} queued", counted(pending, "edit")),
     };
@@ -446,6 +468,19 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         .clone()
         .unwrap_or_else(|| "(title not here yet)".to_owned());
     vec![info.document.short(), info.kind.clone(), title, state]
+}
+
+/// What a list says of a document that is paused.
+fn paused(info: &DocumentInfo) -> String {
+    let what = match info.pause.unwrap_or_default().all() {
+        all if all.receive.is_none() => "sending paused",
+        all if all.send.is_none() => "receiving paused",
+        _ => "paused",
+    };
+    match info.pending {
+        0 => what.to_owned(),
+        pending => format!("{what}, {} kept here", counted(pending, "edit")),
+    }
 }
 
 async fn cat(context: &Context, which: &Which) -> Result<Shown> {

@@ -3,8 +3,8 @@
 use conclave_client::finding::date;
 use conclave_client::{Connection, Operation, Outcome, Status};
 
-use super::findings;
 use super::revoke::{called, progress};
+use super::{findings, pause};
 use crate::address::{OPEN_TO_OTHERS, is_open_to_others};
 use crate::context::{Context, answer};
 use crate::failure::Result;
@@ -82,6 +82,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
         row("findings", newest(&status)),
         row("invitations", invitable),
     ];
+    rows.extend(pause::of_device(&status).map(|text| row("paused", text)));
     rows.extend(clock);
     rows.extend(status.other_life.map(|since| {
         let text = format!("an older copy; used elsewhere since {}", date(since));

@@ -28,6 +28,7 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         "rescue" => (code == "rescue.full").then_some(Fixed(
             "changes of yours have no place any more, and there is no room to keep them apart; nothing was dropped",
         )),
+        "pause" => paused(code),
         "presence" => Some(Own),
         "decode" => Some(Fixed(
             "what arrived is damaged, or made by a newer version of the program",
@@ -37,6 +38,16 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         )),
         _ => None,
     }
+}
+
+fn paused(code: &str) -> Option<Sentence> {
+    Some(Fixed(match code {
+        "pause.full" => {
+            "as much as is kept waits here already while sending is paused; nothing of this change was done"
+        }
+        "pause.on" => "this is paused on this device",
+        _ => return None,
+    }))
 }
 
 fn client(code: &str) -> Option<Sentence> {
@@ -389,6 +400,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.other_life" | "refused.other_life" => super::connection::OTHER_LIFE_HINT,
         "document.not_here" => {
             "it comes with the next command that reaches the service: leave out --offline, check the network, or wait longer with --timeout SECONDS"
+        }
+        "pause.full" | "pause.on" => {
+            "`conclave doc resume DOCUMENT`, or `conclave device resume` where the whole device is paused"
         }
         "document.held" => {
             "close the program that has the store open (`doc watch`, for example), then try again; `conclave doc status DOCUMENT` says where it takes so long"

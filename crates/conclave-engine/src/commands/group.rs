@@ -225,6 +225,7 @@ impl Cx {
                     closed: listed.and_then(|entry| entry.closed),
                     size: row.filter(|row| row.is_local()).map(|row| row.size),
                     pending: usize::try_from(edits).unwrap_or(usize::MAX),
+                    pause: self.pause_info(group.id, id),
                     basis: row
                         .and_then(DocRow::basis)
                         .map(|basis| self.basis_info(&basis)),

@@ -58,6 +58,8 @@ pub(crate) enum Errand {
     Snapshot(Purpose),
     /// Own edits that cost too much are brought into another form.
     Lighten,
+    /// Drafts are queued, as few updates as say the same.
+    QueueDrafts,
     /// The application edits or reads it.
     Edit(CommandId, DocFn),
     View(CommandId, DocFn),
@@ -186,7 +188,7 @@ impl Errand {
             Self::Voided | Self::SetAside => waiting.and(content),
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
-            Self::Check | Self::Snapshot(_) | Self::Lighten => content,
+            Self::Check | Self::Snapshot(_) | Self::Lighten | Self::QueueDrafts => content,
             Self::Edit(..) | Self::View(..) | Self::Blame(..) if is_long(content) => content,
             Self::Edit(..) | Self::View(..) | Self::Blame(..) => Cost::default(),
         }
@@ -203,7 +205,11 @@ impl Errand {
             | Self::Merge { .. }
             | Self::Check
             | Self::Lighten => true,
-            Self::Snapshot(_) | Self::Edit(..) | Self::View(..) | Self::Blame(..) => false,
+            Self::Snapshot(_)
+            | Self::QueueDrafts
+            | Self::Edit(..)
+            | Self::View(..)
+            | Self::Blame(..) => false,
         }
     }
 
@@ -252,6 +258,7 @@ impl Errand {
             }
             Self::Check => Finished::Checked(document.check_snapshot(context)),
             Self::Lighten => Finished::Lightened(document.lighten(context)),
+            Self::QueueDrafts => Finished::Lightened(document.queue_drafts()),
             Self::Snapshot(purpose) => {
                 Finished::Prepared(document.prepare_snapshot(context), purpose)
             }

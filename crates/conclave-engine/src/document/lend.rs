@@ -82,6 +82,7 @@ impl Cx {
         self.by_age.remove(&doc.age);
         doc.age = self.worked;
         self.by_age.insert(doc.age, (group.id, id));
+        self.follow_pause(group, doc);
         let mut settled = back.as_ref().is_some_and(Finished::is_of_settling);
         let (mut finished, mut work) = (back, work.into_iter());
         while doc.reread.is_none() {
@@ -240,7 +241,7 @@ impl Cx {
                 // It may have been opened by a root that has gone since.
                 self.close_document(of, id);
                 whole.docs.insert(id, DocSlot::Loading(away.queue));
-                self.load_or_fetch(&whole.group, id);
+                self.load_or_fetch(whole, id);
             }
             Ended::Made(made) => self.made(whole, id, *made, away.queue),
             Ended::Done(document, finished) => {
@@ -284,7 +285,7 @@ impl Cx {
         self.note_stuck(whole, id, begun.then_some(at));
         if begun && whole.docs.note_stuck(id) < TRIES {
             whole.docs.insert(id, DocSlot::Loading(Vec::new()));
-            self.load_or_fetch(&whole.group, id);
+            self.load_or_fetch(whole, id);
         } else {
             whole.set_unreadable(id, EngineError::Held);
         }

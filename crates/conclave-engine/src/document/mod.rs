@@ -112,15 +112,18 @@ impl Cx {
             }
             Some(DocSlot::Unreadable(_)) | None => {
                 whole.docs.insert(id, DocSlot::Loading(vec![work]));
-                self.load_or_fetch(&whole.group, id);
+                self.load_or_fetch(whole, id);
             }
         }
     }
 
     /// Asks for a document that is to come into memory: its rows, or where it was never opened here the service.
-    fn load_or_fetch(&mut self, group: &Group, id: DocumentId) {
+    fn load_or_fetch(&mut self, whole: &mut Whole, id: DocumentId) {
+        let group = &whole.group;
         if group.is_local(&id) {
             self.read_document(group.id, id);
+        } else if self.is_receive_paused(group.id, id) {
+            self.give_up(whole, id, &EngineError::Paused);
         } else {
             self.fetch_document(group, id);
         }
@@ -255,6 +258,7 @@ impl Cx {
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
         self.delete(key);
         self.forget_unsent(&group.id, &id);
+        self.forget_pause(group.id, id);
         self.place_gone(group.id, Some(id));
         self.erase_roots(group);
     }
@@ -292,18 +296,32 @@ impl Cx {
     /// Asks the service for a document, or sends what can be sent of it.
     fn go_on(&mut self, group: &mut Group, doc: &mut Doc) {
         let writable = group.may_act();
+        let pause = self.pause_of(group.id, doc.id);
+        let is_received = !self.is_receive_paused(group.id, doc.id);
+        if !is_received && self.link.open(group.id, doc.id).is_some() {
+            self.close_document(group.id, doc.id);
+        }
         let link = self.link.document(group.id, doc.id);
-        if group.is_creating(&doc.id) {
+        if group.is_creating(&doc.id) && pause.keeps_drafts() {
+            // It is made known when that is over.
+        } else if group.is_creating(&doc.id) {
             let directory = doc.id == DocumentId::directory(&group.id);
             if writable && link.is_none() && (directory || group.state().has_directory()) {
                 self.send_document_creation(group, doc);
             }
         } else if group.readable() {
-            if link.is_none() {
+            if link.is_none() && !is_received {
+                let link = DocLink::Refused(NotOpen::Paused);
+                self.link.set_document(group.id, doc.id, link);
+            } else if link.is_none() {
                 self.look(group, doc);
             } else if writable && self.link.is_caught_up(group.id, doc) {
                 doc.document.in_step(self.now);
                 self.take_out_unsent(group, doc);
+                if doc.document.has_drafts_to_queue() {
+                    doc.errand = Some(Errand::QueueDrafts);
+                    return;
+                }
                 self.carry_on(group, doc);
                 self.flush(group, doc);
                 self.tell_carried(group, doc);
@@ -399,6 +417,8 @@ impl Cx {
             Err(error)
         } else if self.link.is_caught_up(group.id, doc) && doc.document.pending_count() == 0 {
             Ok(Reply::Done)
+        } else if self.link.is_paused(group.id, doc.id) || self.rests(group, doc) {
+            Err(EngineError::Paused)
         } else if let Some(refusal) = collecting {
             Err(EngineError::Refused(refusal.clone()))
         } else {
@@ -407,6 +427,13 @@ impl Cx {
         for waiter in std::mem::take(&mut doc.notes.waiters) {
             self.reply(waiter, result.clone());
         }
+    }
+
+    /// Whether nothing of a document is on its way but what rests here while it is paused.
+    fn rests(&self, group: &Group, doc: &Doc) -> bool {
+        let pause = self.pause_of(group.id, doc.id);
+        let is_here = self.link.is_caught_up(group.id, doc) || group.is_creating(&doc.id);
+        pause.keeps_drafts() && is_here && !doc.document.has_unsent_to_send()
     }
 
     fn update_document_row(&mut self, group: &mut Group, doc: &mut Doc) {
@@ -457,6 +484,7 @@ impl Cx {
         }
         if rekeyed {
             self.tell_rotation(group, false);
+            self.close_after_keys(group.id, doc.id);
         }
     }
 }
@@ -470,11 +498,13 @@ impl Engine {
                 return false;
             };
             let link = &self.cx.link;
-            let looked = link.is_caught_up(*group, doc) || link.is_away(*group, *id);
+            let looked = link.is_caught_up(*group, doc)
+                || link.is_away(*group, *id)
+                || link.is_paused(*group, *id);
             *id != DocumentId::directory(group)
                 && !self.cx.presence.is_wanted(*group, *id)
                 && doc.notes.waiters.is_empty()
-                && !doc.document.has_unsent()
+                && !doc.document.has_unsent_to_send()
                 && link.is_quiet(*group, *id)
                 && (looked || !link.online)
         };

@@ -293,9 +293,10 @@ impl Cx {
 
     /// Asks the service for a document that is here. Where there is doubt, for the last record that is here first: the service's log has it at the
     /// same place if it goes on from what is here.
-    pub(super) fn look(&mut self, group: &Group, doc: &Doc) {
+    pub(super) fn look(&mut self, group: &Group, doc: &mut Doc) {
         let key = (group.id, doc.id);
         let size = doc.document.size();
+        doc.document.gather();
         let doubted = self.link.doubted.contains(&key) && !self.link.compared.contains(&key);
         if !doubted || size == 0 {
             return self.ask_open(group.id, doc.id, doc.document.instance(), Some(size));
@@ -534,7 +535,7 @@ impl Cx {
     }
 
     /// This session does without a document that is not here; who waits for it is told.
-    fn give_up(&mut self, whole: &mut Whole, id: DocumentId, error: &EngineError) {
+    pub(crate) fn give_up(&mut self, whole: &mut Whole, id: DocumentId, error: &EngineError) {
         if let Some(waiting) = whole.docs.take_loading(&id) {
             self.close_document(whole.group.id, id);
             let waiters: Vec<CommandId> = waiting.iter().filter_map(Awaited::waiter).collect();
@@ -552,7 +553,10 @@ impl Cx {
                 return self.post(Post::MakeRoom(whole.group.id));
             }
             whole.group.look_at(id);
+            self.open_for_keys(&whole.group, id);
             match whole.docs.get(&id) {
+                // There is nothing to ask for.
+                None if self.is_receive_paused(whole.group.id, id) => {}
                 Some(DocSlot::Loading(_)) => self.fetch_document(&whole.group, id),
                 Some(DocSlot::Unreadable(_)) => {}
                 _ => self.document_work(whole, id, DocWork::Look),

@@ -127,6 +127,7 @@ impl FindingKind {
             | Self::EditsParked { .. }
             | Self::EditsWait
             | Self::EditsTooCostly
+            | Self::DraftsWait
             | Self::RescueFull
             | Self::Collecting => End::Sent,
             Self::CarriedWaits => End::Paid,

@@ -441,6 +441,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::EditsParked { .. }
         | FindingKind::EditsWait
         | FindingKind::EditsTooCostly
+        | FindingKind::DraftsWait
         | FindingKind::CarriedWaits
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
@@ -757,6 +758,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             NOBODY,
             "Take out of the document what you put in at once, and put it in again in smaller steps while the service is reached; or copy what you wrote into a new document, and go on there.",
         ),
+        FindingKind::DraftsWait => three(
+            format!(
+                "What you write in {place} stays on this device, since sending is paused; it has waited a week, or is 16 MiB or more by now. Nobody else has it, and at 64 MiB no more is taken."
+            ),
+            NOBODY,
+            "Resume it: `conclave doc resume`, or `conclave device resume` where the whole device is paused. What others wrote meanwhile comes in first, then yours is sent.",
+        ),
         FindingKind::CarriedWaits => three(
             format!(
                 "Some changes to {place} that the service has lost would take every member too much work at once if this device brought them back now. They are kept and shown here."
@@ -927,7 +935,8 @@ pub(super) mod tests {
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
             K::EditsParked { .. } => K::EditsWait,
             K::EditsWait => K::EditsTooCostly,
-            K::EditsTooCostly => K::CarriedWaits,
+            K::EditsTooCostly => K::DraftsWait,
+            K::DraftsWait => K::CarriedWaits,
             K::CarriedWaits => K::Rescued { changes: 2 },
             K::Rescued { .. } => K::RescueFull,
             K::RescueFull => K::Dropped {

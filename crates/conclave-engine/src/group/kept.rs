@@ -155,6 +155,11 @@ impl Kept {
         due.map(|(id, _)| *id)
     }
 
+    /// Whether a document is still to be re-keyed.
+    pub(crate) fn is_due(&self, id: &DocumentId) -> bool {
+        self.shares.get(id).is_some_and(|share| share.due)
+    }
+
     /// Whether the root of a former epoch can go: no document needs it, or may come to need it. Evidence is demanded for every listed document.
     pub(crate) fn is_needless(&self, epoch: u64) -> bool {
         let complete = self.complete.first_key_value();

@@ -371,6 +371,7 @@ impl Cx {
         let kept = documents.values().map(|row| row.kept).sum();
         self.kept_changed(kept, 0);
         self.forget_unsent_group(id);
+        self.forget_pauses(*id);
         self.place_gone(*id, None);
     }
 

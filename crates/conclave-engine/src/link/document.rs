@@ -29,6 +29,8 @@ pub(crate) enum NotOpen {
     Later,
     /// The service's log lacks what is here, or went another way.
     Away,
+    /// Receiving is paused.
+    Paused,
     /// The service does not take this new document. It is kept here, and offered again on the next connection.
     NotTaken(Refusal),
 }
@@ -160,6 +162,12 @@ impl Link {
     pub(crate) fn is_away(&self, group: GroupId, id: DocumentId) -> bool {
         let link = self.document(group, id);
         matches!(link, Some(DocLink::Refused(NotOpen::Away)))
+    }
+
+    /// Whether a document is not open because receiving is paused.
+    pub(crate) fn is_paused(&self, group: GroupId, id: DocumentId) -> bool {
+        let link = self.document(group, id);
+        matches!(link, Some(DocLink::Refused(NotOpen::Paused)))
     }
 
     /// Whether the service did not open or take a document, or shows another state of it.

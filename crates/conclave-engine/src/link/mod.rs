@@ -208,6 +208,10 @@ impl Cx {
         if !self.link.online {
             return;
         }
+        if self.is_receive_paused(group, id) {
+            let link = DocLink::Refused(NotOpen::Paused);
+            return self.link.set_document(group, id, link);
+        }
         self.link.next_ask += 1;
         let ask = self.link.next_ask;
         self.link.set_document(group, id, DocLink::Asking { ask });

@@ -229,7 +229,7 @@ impl Cx {
             DocTimer::Carry => self.carry_others(group, doc),
             DocTimer::Fetch => doc.retry(),
             // What follows all work asks the service, and confirms.
-            DocTimer::Open | DocTimer::Confirm => {}
+            DocTimer::Open | DocTimer::Confirm | DocTimer::Drafts => {}
         }
     }
 

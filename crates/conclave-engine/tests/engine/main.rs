@@ -18,6 +18,7 @@ mod copies;
 mod counting;
 mod crashes;
 mod determinism;
+mod drafts;
 mod forge;
 mod give_back;
 mod give_back_group;
