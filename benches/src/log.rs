@@ -1,8 +1,8 @@
 //! A document's log as one author wrote it, keystroke by keystroke.
 
-use anyhow::{Context as _, Result, ensure};
-use conclave_crdt::{CrdtKind, ReplicaId};
-use conclave_doc::{DocContext, DocKeys, Document, KeySource, Sealer, seal};
+use anyhow::{Context as _, Result, bail, ensure};
+use conclave_crdt::{CrdtKind, ReplicaId, Run};
+use conclave_doc::{DocContext, DocKeys, Document, KeySource, Sealer, Shown, View, seal};
 use conclave_mls::{ClientGroup, EpochRoot};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
@@ -144,6 +144,27 @@ impl DocumentLog {
     }
 }
 
+impl DocumentLog {
+    /// The text.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(document: &mut Document) -> Result<String> {
+        Ok(document.crdt().text().context("no text")?.text()?)
+    }
+
+    /// Who wrote the text of a document that was opened. Gives the runs.
+    ///
+    /// # Errors
+    /// When that is not told.
+    pub fn blame(&self, document: &mut Document) -> Result<Vec<Run>> {
+        match document.blame(&self.reader.context(), View::Text)?.shown {
+            Shown::Text { runs, .. } => Ok(runs),
+            Shown::Values { .. } => bail!("no text"),
+        }
+    }
+}
+
 /// An empty document, and the updates of somebody's keystrokes in it.
 fn typed(
     kind: CrdtKind,
@@ -238,8 +259,9 @@ mod tests {
             let frames = log.frames();
             assert_eq!(frames.len(), 2);
             let mut document = log.open(frames).unwrap();
-            let text = document.crdt().text().unwrap().text().unwrap();
-            assert_eq!(text, "x".repeat(600));
+            assert_eq!(DocumentLog::read(&mut document).unwrap(), "x".repeat(600));
+            let runs = log.blame(&mut document).unwrap();
+            assert_eq!(runs.iter().map(|run| run.chars).sum::<usize>(), 600);
             assert!(log.open(vec![]).is_err());
         }
     }

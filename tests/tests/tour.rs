@@ -179,6 +179,8 @@ fn the_tour_works_as_written() -> Result<()> {
     )?;
     let blame = tour.ok("conclave doc blame Minutes", ben)?;
     ensure!(blame.contains("Ana") && blame.contains("Ben"), "{blame}");
+    let log = tour.ok("conclave doc log Minutes", ben)?;
+    ensure!(log.contains("Ben") && log.contains("wrote"), "{log}");
 
     drop(service);
     let offline = "EDITOR='echo \"3. Written offline\" >>' conclave doc edit Minutes --offline";

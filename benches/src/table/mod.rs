@@ -30,16 +30,30 @@ pub struct Subject {
 }
 
 /// The programs.
-const PROGRAMS: [&str; 6] = ["load", "edit", "seal", "append", "documents", "commit"];
+const PROGRAMS: [&str; 7] = [
+    "load",
+    "blame",
+    "edit",
+    "seal",
+    "append",
+    "documents",
+    "commit",
+];
 
 /// All tables, in order.
-pub const SUBJECTS: [Subject; 7] = [
+pub const SUBJECTS: [Subject; 8] = [
     Subject {
         name: "load",
         title: "Cold load of a document",
         about: "A member opens a sealed log that one author typed, character by character, and applies all of it: checks of place and author, \
                 one signature for the whole run, opening, applying. Baseline: the CRDT engine applies the same updates, unsealed, in one call.",
         per: "record",
+    },
+    Subject {
+        name: "blame",
+        title: "Who wrote a text",
+        about: "Every character has its writer and record looked up, where each came with a record of its own. Baseline: the CRDT engine gives the text.",
+        per: "character",
     },
     Subject {
         name: "edit",

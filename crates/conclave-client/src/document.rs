@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited};
 use conclave_engine::{
-    BlameInfo, BlameView, Command, DocFn, DocumentInfo, PauseInfo, Reply, Showing, ShowingKind,
-    Ways,
+    BlameInfo, BlameView, ChangedInfo, Command, DocFn, DocumentInfo, LogInfo, PauseInfo, Reply,
+    Showing, ShowingKind, Ways,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
 
 use crate::client::answer;
 use crate::error::Error;
-use crate::events::Changes;
+use crate::events::{Change, Changes};
 use crate::group::Group;
 use crate::presence::Presence;
 
@@ -225,6 +225,47 @@ impl<K: Kind> Document<K> {
             view,
         };
         answer!(self.group.client().command(command).await, Reply::Blame(blame) => *blame)
+    }
+
+    /// The last records of the document's log before a position, or of all: who wrote each, when, and how much it did; of what is part of the saved state
+    /// what is still known. At most 500 at once; [`LogInfo::older`] says where the page before begins.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when there is no such document.
+    pub async fn log(&self, before: Option<u64>, limit: usize) -> Result<LogInfo, Error> {
+        let (group, document) = self.ids();
+        let command = Command::Log {
+            group,
+            document,
+            before,
+            limit,
+        };
+        answer!(self.group.client().command(command).await, Reply::Log(page) => *page)
+    }
+
+    /// What a change did to what the document shows: places, with what was taken out and put in there. It is looked up when this is called, which takes time in
+    /// proportion to the document; what is part of the saved state by then is not known any more. Own edits that had no place in the log before the change are not
+    /// counted in.
+    ///
+    /// # Errors
+    /// As [`Document::blame`].
+    pub async fn changed(&self, change: &Change) -> Result<ChangedInfo, Error> {
+        self.changed_between(change.seq, change.seq).await
+    }
+
+    /// What the records from `first` to `last` did together.
+    ///
+    /// # Errors
+    /// As [`Document::blame`].
+    pub async fn changed_between(&self, first: u64, last: u64) -> Result<ChangedInfo, Error> {
+        let (group, document) = self.ids();
+        let command = Command::Changed {
+            group,
+            document,
+            first,
+            last,
+        };
+        answer!(self.group.client().command(command).await, Reply::Changed(changed) => *changed)
     }
 
     /// Verified changes of others, from now on, each with its author.

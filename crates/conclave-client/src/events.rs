@@ -112,7 +112,7 @@ impl Stream for Events {
     }
 }
 
-/// A verified change that somebody else made to a document.
+/// A verified change that somebody else made to a document. What it did is told by [`Document::changed`](crate::Document::changed), where that is asked for.
 pub type Change = ChangeInfo;
 
 /// Whoever reads changes was too slow, and some are not told: the document holds them all the same.

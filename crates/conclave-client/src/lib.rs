@@ -116,12 +116,13 @@ pub use conclave_crdt::{
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{
-    Approval, AwaitedInfo, BasisInfo, BlameInfo, BlameShown, BlameValue, BlameView, Carrier, Clock,
-    ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, Pause, PauseChange, PauseInfo, Person,
-    PinInfo, PolicyChange, Present, RecordInfo, RecordWriter, RequestInfo, Rescue, RescueApplied,
-    RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Run, Setup, Showing,
-    ShowingKind, Span, StuckInfo, UnderWay, Ways, WhoAmI, WriterInfo, finding,
+    Approval, AwaitedInfo, BasisInfo, BlameInfo, BlameShown, BlameValue, BlameView, Carrier,
+    ChangedInfo, Clock, ClockOffset, DeletedInfo, DeviceInfo, DocumentInfo, EditInfo, EngineError,
+    EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, LastInfo, LogInfo,
+    LogRecordInfo, MemberInfo, Pause, PauseChange, PauseInfo, Person, PinInfo, PlaceChange,
+    PlaceInfo, PolicyChange, Present, RecordInfo, RecordWriter, RecordedInfo, RequestInfo, Rescue,
+    RescueApplied, RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Run, Setup,
+    Showing, ShowingKind, Span, StuckInfo, UnderWay, Ways, WhoAmI, WriterInfo, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

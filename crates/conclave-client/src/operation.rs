@@ -5,10 +5,10 @@ use std::time::Duration;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Approval, BlameInfo, BlameView, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, OperationId, PauseChange, PauseInfo,
-    PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied, RescueInfo,
-    RevocationInfo, Typed, WhoAmI,
+    Approval, BlameInfo, BlameView, ChangedInfo, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo,
+    FindingId, FindingInfo, GroupInfo, InvitationInfo, LogInfo, MemberInfo, OperationId,
+    PauseChange, PauseInfo, PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied,
+    RescueInfo, RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -257,6 +257,20 @@ pub enum Operation {
         document: DocumentId,
         view: BlameView,
     },
+    /// [`Document::log`]. Outcome: `Log`.
+    Log {
+        group: GroupId,
+        document: DocumentId,
+        before: Option<u64>,
+        limit: usize,
+    },
+    /// [`Document::changed_between`]. Outcome: `Changed`.
+    Changed {
+        group: GroupId,
+        document: DocumentId,
+        first: u64,
+        last: u64,
+    },
     /// Where in the document's text an anchor stands. Outcome: `Place`, or `Done` where it stands nowhere here.
     Locate {
         group: GroupId,
@@ -361,6 +375,10 @@ pub enum Outcome {
     Documents(Vec<DocumentInfo>),
     /// Who wrote what a document shows.
     Blame(BlameInfo),
+    /// A part of a document's log.
+    Log(LogInfo),
+    /// What records of a document did.
+    Changed(ChangedInfo),
     /// One record of a document.
     Record(RecordInfo),
     /// Ordered entries that had to be refused.
@@ -775,6 +793,24 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
             document,
             view,
         } => of(group, document).blame(view).await.map(Outcome::Blame),
+        Operation::Log {
+            group,
+            document,
+            before,
+            limit,
+        } => {
+            let page = of(group, document).log(before, limit).await;
+            page.map(Outcome::Log)
+        }
+        Operation::Changed {
+            group,
+            document,
+            first,
+            last,
+        } => {
+            let changed = of(group, document).changed_between(first, last).await;
+            changed.map(Outcome::Changed)
+        }
         Operation::Locate {
             group,
             document,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::PathElement;
+use crate::deeds::Deeds;
+use crate::differences::{Numbers, Outline};
 use crate::error::{CrdtError, Result};
 use crate::json::Slot;
 use crate::limits::MAX_JSON_DEPTH;
@@ -72,6 +74,25 @@ pub trait Attribution {
     /// # Errors
     /// As [`crate::JsonView::to_json`].
     fn of_values(&mut self, writers: &mut dyn Writers) -> Result<Vec<AttributedValue>>;
+
+    /// What updates of the document's log did, from the one at index `from` on. They follow on the snapshot `before`, and all are in the document. Takes time in
+    /// proportion to snapshot and updates.
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] for what is no snapshot or update; the errors of reading a document.
+    fn deeds(
+        &mut self,
+        before: &[u8],
+        updates: &[&[u8]],
+        from: usize,
+        writers: &mut dyn Writers,
+    ) -> Result<Vec<Deeds>>;
+
+    /// What shows, for [`crate::differences`].
+    ///
+    /// # Errors
+    /// As [`Attribution::of_values`].
+    fn outline(&mut self, numbers: &mut Numbers) -> Result<Outline>;
 }
 
 /// Appends characters to the last run, or starts a new one.
@@ -123,6 +144,8 @@ pub(crate) trait Attributed {
     fn entries(&mut self, map: &Self::Node) -> Result<Vec<(String, Slot<Self::Node>, Op)>>;
     fn items(&mut self, list: &Self::Node) -> Result<Vec<(Slot<Self::Node>, Op)>>;
     fn text(&mut self, text: &Self::Node, asking: &mut Asking<'_>) -> Result<Vec<Run>>;
+    /// The characters of [`Attributed::text`].
+    fn letters(&mut self, text: &Self::Node) -> Result<String>;
 }
 
 /// Reads who wrote the values of a tree.

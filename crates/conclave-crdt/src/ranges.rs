@@ -64,7 +64,6 @@ impl RangeSet {
     }
 
     /// The ranges of the set inside `start..end`, clipped.
-    #[cfg(feature = "yjs")]
     pub(crate) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let from = self.0.partition_point(|range| range.1 <= start);
         self.0

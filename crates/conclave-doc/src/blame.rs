@@ -5,11 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use conclave_crdt::{AttributedValue, ReplicaId, Run, Stretch, Writers};
 use conclave_proto::{DeviceId, Hash, UserId};
 
+use crate::checks::Checks;
 use crate::claims::Claim;
 use crate::context::DocContext;
 use crate::document::Document;
 use crate::error::DocError;
 use crate::log::LogView;
+use crate::outbox::Outbox;
 use crate::state::LogState;
 
 /// Who wrote characters or a value.
@@ -91,10 +93,22 @@ pub enum View {
     Values,
 }
 
+/// Who wrote a record, where what lies before a position rests on somebody's word.
+pub(crate) fn judged(rests: Option<(u64, UserId)>, record: ByRecord) -> Writer {
+    match rests {
+        Some((from, snapshot_author)) if record.seq < from => Writer::OnWordOf {
+            snapshot_author,
+            device: record.device,
+            record: Some(record),
+        },
+        _ => Writer::Proven(record),
+    }
+}
+
 /// What tells whose an operation is.
-struct Known<'a> {
-    state: &'a LogState,
-    log: &'a LogView,
+pub(crate) struct Known<'a> {
+    pub(crate) state: &'a LogState,
+    pub(crate) log: &'a LogView,
     /// The replica ids of own edits that are not in the log.
     unsent: BTreeSet<ReplicaId>,
     /// Whose word it is what lies before a position, where this device did not judge all records.
@@ -104,13 +118,42 @@ struct Known<'a> {
     writers: Vec<Writer>,
 }
 
-impl Known<'_> {
-    fn number(&mut self, writer: Writer) -> u32 {
+impl<'a> Known<'a> {
+    pub(crate) fn new(
+        state: &'a LogState,
+        log: &'a LogView,
+        outbox: &Outbox,
+        checks: &Checks,
+        context: &'a DocContext<'a>,
+    ) -> Self {
+        let base = checks.ground.base();
+        Self {
+            state,
+            log,
+            unsent: outbox.replicas(),
+            rests: base.map(|base| (base.from, base.author)),
+            context,
+            numbers: HashMap::new(),
+            writers: Vec::new(),
+        }
+    }
+
+    /// Those who were given a number, in that order.
+    pub(crate) fn into_writers(self) -> Vec<Writer> {
+        self.writers
+    }
+
+    pub(crate) fn number(&mut self, writer: Writer) -> u32 {
         let next = u32::try_from(self.writers.len()).unwrap_or(u32::MAX);
         *self.numbers.entry(writer).or_insert_with(|| {
             self.writers.push(writer);
             next
         })
+    }
+
+    /// Who wrote a record of which this is told.
+    pub(crate) fn judged(&self, record: ByRecord) -> Writer {
+        judged(self.rests, record)
     }
 
     /// Who founded the document with what others had written.
@@ -178,16 +221,7 @@ impl Document {
     /// [`DocError::Crdt`] where the document does not show itself so.
     pub fn blame(&mut self, ctx: &DocContext<'_>, view: View) -> Result<Blame, DocError> {
         self.collect_edits()?;
-        let base = self.checks.ground.base();
-        let mut known = Known {
-            state: &self.state,
-            log: &self.log,
-            unsent: self.outbox.replicas(),
-            rests: base.map(|base| (base.from, base.author)),
-            context: ctx,
-            numbers: HashMap::new(),
-            writers: Vec::new(),
-        };
+        let mut known = Known::new(&self.state, &self.log, &self.outbox, &self.checks, ctx);
         let crdt = self.content.crdt.as_mut();
         let refused = || DocError::Crdt(conclave_crdt::CrdtError::InvalidArgument);
         let shown = match view {

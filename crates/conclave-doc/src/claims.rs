@@ -130,6 +130,11 @@ impl KnownClaims {
         (self.from == 0).then_some(&self.claims)
     }
 
+    /// Where they are known from; 0: all of them.
+    pub(crate) fn from(&self) -> u64 {
+        self.from
+    }
+
     /// What is known of them.
     pub(crate) fn known(&self) -> &Claims {
         &self.claims
@@ -185,6 +190,34 @@ impl Claims {
         let runs = self.runs.get(replica)?;
         let next = runs.partition_point(|run| run.end() <= counter);
         runs.get(next).map(|run| run.counter)
+    }
+
+    /// What is known of records from one position up to another: whose operations, where, and the run that it is part of.
+    pub(crate) fn between(
+        &self,
+        from: u64,
+        end: u64,
+    ) -> impl Iterator<Item = (&ReplicaId, u64, &ClaimRun)> {
+        let after = |run: &ClaimRun| run.seq.saturating_add(run.records);
+        self.runs.iter().flat_map(move |(replica, runs)| {
+            let skip = runs.partition_point(|run| after(run) <= from);
+            let runs = runs.iter().skip(skip);
+            let runs = runs.take_while(move |run| run.seq < end);
+            runs.flat_map(move |run| {
+                let within = run.seq.max(from)..after(run).min(end);
+                within.map(move |seq| (replica, seq, run))
+            })
+        })
+    }
+
+    /// The last record that brought operations.
+    pub(crate) fn last(&self) -> Option<(&ReplicaId, u64, &ClaimRun)> {
+        let last = self.runs.iter().filter_map(|(replica, runs)| {
+            let run = runs.last()?;
+            let seq = run.seq.saturating_add(run.records).saturating_sub(1);
+            Some((replica, seq, run))
+        });
+        last.max_by_key(|(_, seq, _)| *seq)
     }
 
     /// The epoch of the records at a position.

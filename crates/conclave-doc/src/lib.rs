@@ -45,6 +45,7 @@ mod drafts;
 mod error;
 mod examine;
 mod heard;
+mod history;
 mod incoming;
 mod kept;
 mod light;
@@ -82,6 +83,7 @@ pub use context::{
 pub use document::Document;
 pub use drafts::DRAFT_BYTES;
 pub use error::{DocError, Fault, Finding, Suspect};
+pub use history::{LogPage, LogRecord, PAGE_RECORDS, Recorded};
 pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments, snapshot_row};
 pub use log::{LogView, SeenFault};
 pub use lost::Whose;

@@ -153,6 +153,15 @@ impl Effect {
     }
 }
 
+/// The last change of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastChange {
+    pub seq: u64,
+    pub device: DeviceId,
+    pub epoch: Option<u64>,
+    pub carrier: Option<DeviceId>,
+}
+
 /// State of the log's fold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogState {
@@ -160,6 +169,9 @@ pub(crate) struct LogState {
     /// Which record brought which operations. What was written before there were such rows knows none.
     #[serde(default)]
     pub claims: Option<KnownClaims>,
+    /// The last change of the content, as far as it is known.
+    #[serde(default)]
+    pub last: Option<LastChange>,
     /// Counter of a replica's first operation.
     #[serde(default)]
     first_counter: u64,
@@ -203,9 +215,21 @@ impl LogState {
             }
             None => KnownClaims::begin(active.covered.size),
         };
+        let last = claims.known().last().and_then(|(replica, seq, run)| {
+            Some(LastChange {
+                seq,
+                device: tables.owners.get(replica)?.device,
+                epoch: match seq == active.seq {
+                    true => Some(active.epoch),
+                    false => claims.known().epoch_at(seq),
+                },
+                carrier: run.carrier,
+            })
+        });
         Self {
             tables,
             claims: Some(claims),
+            last,
             first_counter,
             active,
             heard: vec![Heard::new(active)],
@@ -244,7 +268,8 @@ impl LogState {
         self.carried.extend(carried);
         self.weigh(seq, effect);
         match &effect.news {
-            News::None | News::Aside | News::Void | News::Update => {}
+            News::None | News::Aside | News::Void => {}
+            News::Update => self.last = self.changed_by(seq, effect).or(self.last),
             News::Costly => self.costly.extend(effect.owner()),
             News::Snapshot(info) => return self.adopt(*info),
             News::Verdict { snapshot, .. } => {
@@ -255,6 +280,16 @@ impl LogState {
             }
         }
         None
+    }
+
+    fn changed_by(&self, seq: u64, effect: &Effect) -> Option<LastChange> {
+        let (author, _) = effect.link?;
+        Some(LastChange {
+            seq,
+            device: effect.owner()?,
+            epoch: effect.epoch,
+            carrier: effect.carried.map(|_| author.device),
+        })
     }
 
     /// A record by this device has brought operations, of which the tables do not know yet.

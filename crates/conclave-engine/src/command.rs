@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use conclave_doc::{Typed, View};
 
 use crate::clock::ClockOffset;
-use crate::document::BlameInfo;
+use crate::document::{BlameInfo, ChangedInfo, LogInfo, WriterInfo};
 use crate::event::{BasisInfo, Person, Present, Showing};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
@@ -274,6 +274,28 @@ pub enum Command {
         /// Which part.
         view: View,
     },
+    /// The last records of a document's log before a position. Reply: `Log`.
+    Log {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// The position; none: the end.
+        before: Option<u64>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// What records of a document did, as far as they are here. Reply: `Changed`.
+    Changed {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Position of the first.
+        first: u64,
+        /// And of the last.
+        last: u64,
+    },
     /// Waits until all local edits of a document are acknowledged and everything the service holds is here. Reply: `Done`.
     Synced {
         /// The group.
@@ -461,6 +483,8 @@ impl Command {
             | Self::Documents { .. }
             | Self::View { .. }
             | Self::Blame { .. }
+            | Self::Log { .. }
+            | Self::Changed { .. }
             | Self::Synced { .. }
             | Self::ShowPresence { .. }
             | Self::WatchPresence { .. }
@@ -570,6 +594,10 @@ pub enum Reply {
     Record(Box<RecordInfo>),
     /// Who wrote what a document shows.
     Blame(Box<BlameInfo>),
+    /// A part of a document's log.
+    Log(Box<LogInfo>),
+    /// What records of a document did.
+    Changed(Box<ChangedInfo>),
     /// What others show in a document.
     Presence(Vec<(Present, Showing)>),
     /// How a document is paused, or the device.
@@ -783,6 +811,18 @@ pub struct DocumentInfo {
     /// Where work on it did not come back, if that is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<StuckInfo>,
+    /// Its last change that is here; none where it was never opened, or nobody has written in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastInfo>,
+}
+
+/// The last change of a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastInfo {
+    /// Who made it.
+    pub by: WriterInfo,
+    /// When it came here, by this device's clock, to the minute.
+    pub received: UnixMs,
 }
 
 /// One record of a document.

@@ -199,6 +199,18 @@ impl Engine {
                 document,
                 view,
             } => self.on_document(id, group, document, DocCommand::Blame(view)),
+            Command::Log {
+                group,
+                document,
+                before,
+                limit,
+            } => self.on_document(id, group, document, DocCommand::Log(before, limit)),
+            Command::Changed {
+                group,
+                document,
+                first,
+                last,
+            } => self.on_document(id, group, document, DocCommand::Changed(first, last)),
             Command::Synced { group, document } => {
                 self.on_document(id, group, document, DocCommand::Synced);
             }

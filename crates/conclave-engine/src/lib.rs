@@ -71,8 +71,8 @@ mod work;
 pub use clock::{Clock, ClockOffset};
 pub use command::{
     Approval, AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, RecordInfo, Reply, RequestInfo, Setup,
-    Status, StuckInfo, WhoAmI,
+    InvitationInfo, LastInfo, MemberInfo, OperationId, PinInfo, RecordInfo, Reply, RequestInfo,
+    Setup, Status, StuckInfo, WhoAmI,
 };
 pub use conclave_crdt::Run;
 pub use conclave_doc::View as BlameView;
@@ -81,7 +81,8 @@ pub use conclave_doc::{
 };
 pub use conclave_identity::is_escaped;
 pub use document::{
-    BlameInfo, BlameShown, BlameValue, Done, Job, Lending, RecordWriter, Span, Work, WorkId,
+    BlameInfo, BlameShown, BlameValue, ChangedInfo, DeletedInfo, Done, EditInfo, Job, Lending,
+    LogInfo, LogRecordInfo, PlaceChange, PlaceInfo, RecordWriter, RecordedInfo, Span, Work, WorkId,
     WriterInfo,
 };
 pub use engine::Engine;

@@ -85,7 +85,7 @@ pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
     let mut found = findings::kept(context, Some(group), false).await?;
     found.retain(|it| it.document == Some(info.document) && !it.settled);
     let shown = |name: &str, value: String| vec![name.to_owned(), value];
-    let state = row(&info).pop().unwrap_or_default();
+    let state = row(&info).into_iter().nth(3).unwrap_or_default();
     let mut rows = vec![
         shown("document", called(&info)),
         shown("id", info.document.to_string()),

@@ -1,22 +1,24 @@
 //! `doc blame`: who wrote which part of what a document shows.
 
-use conclave_client::proto::GroupId;
+use conclave_client::proto::{GroupId, UnixMs};
 use conclave_client::{
     BlameInfo, BlameShown, BlameValue, BlameView, DocumentInfo, Operation, Outcome, RecordWriter,
     Run, WriterInfo, finding,
 };
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::document::{Which, open};
 use crate::content::{self, Content};
 use crate::context::{Context, answer};
 use crate::failure::Result;
-use crate::output::{PaintedRow, Shown};
+use crate::output::{PaintedRow, Shown, note};
 
 /// Shows who wrote what.
 ///
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
-pub(super) async fn run(context: &Context, which: &Which, since: Option<u64>) -> Result<Shown> {
+pub(super) async fn run(context: &Context, which: &Which, since: Option<Since>) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
     let view = match content::read(context, group, &info).await?.content {
@@ -24,10 +26,79 @@ pub(super) async fn run(context: &Context, which: &Which, since: Option<u64>) ->
         Content::Json(_) => BlameView::Values,
     };
     let blame = ask(context, group, &info, view).await?;
-    let rows = rows(&blame, since.unwrap_or_default());
+    let since = since.unwrap_or(Since::Record(0));
+    let rows = rows(&blame, since);
+    let straddling = blame
+        .writers
+        .iter()
+        .filter(|it| since.age(it) == Age::Either);
+    if straddling.count() > 0 {
+        note(
+            "note: changes carry no time of their own; who has a question mark wrote before or after that date",
+            context.global.json,
+        );
+    }
     Ok(Shown::painted(rows, "document", info.document)
         .with("title", info.title)
         .with("blame", blame))
+}
+
+/// From where on somebody is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// The record with this number.
+    Record(u64),
+    /// This time.
+    Time(UnixMs),
+}
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if let Ok(seq) = text.parse() {
+            return Ok(Self::Record(seq));
+        }
+        // A day begins where it does in the dates that are shown.
+        let midnight = format!("{text}T00:00:00Z");
+        let parsed = OffsetDateTime::parse(text, &Rfc3339);
+        let parsed = parsed.or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339));
+        let at = parsed.map_err(|_| {
+            "neither a number nor a date such as 2026-03-01 or 2026-03-01T12:00:00Z".to_owned()
+        })?;
+        let ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000);
+        let ms = ms.map_err(|_| "a date before 1970".to_owned())?;
+        Ok(Self::Time(UnixMs(ms)))
+    }
+}
+
+/// On which side of a time something was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Older,
+    /// Its epoch was on both.
+    Either,
+    Newer,
+}
+
+impl Since {
+    fn age(self, writer: &WriterInfo) -> Age {
+        let record = record_of(writer);
+        match (self, writer) {
+            // What has no place in the log yet is newer than all that has.
+            (_, WriterInfo::Unsent) => Age::Newer,
+            (Self::Record(since), _) => match record.and_then(|record| record.seq) {
+                Some(seq) if seq < since => Age::Older,
+                _ => Age::Newer,
+            },
+            (Self::Time(since), _) => match record.and_then(|record| record.when) {
+                Some(when) if when.after >= since => Age::Newer,
+                Some(when) if when.before.is_some_and(|before| before <= since) => Age::Older,
+                // Also where nothing is known.
+                _ => Age::Either,
+            },
+        }
+    }
 }
 
 async fn ask(
@@ -46,8 +117,9 @@ async fn ask(
 }
 
 /// One row for each writer's part of a line, set where it stands in the line.
-fn rows(blame: &BlameInfo, since: u64) -> Vec<PaintedRow> {
-    let mut labels: Vec<Label> = blame.writers.iter().map(Label::of).collect();
+fn rows(blame: &BlameInfo, since: Since) -> Vec<PaintedRow> {
+    let labels = blame.writers.iter();
+    let mut labels: Vec<Label> = labels.map(|it| Label::of(it, since.age(it))).collect();
     // One colour for each of them, in however many records they wrote.
     let mut names: Vec<String> = Vec::new();
     for label in &mut labels {
@@ -59,7 +131,6 @@ fn rows(blame: &BlameInfo, since: u64) -> Vec<PaintedRow> {
     }
     let mut rows = Rows {
         labels: &labels,
-        since,
         rows: Vec::new(),
     };
     match &blame.shown {
@@ -77,32 +148,48 @@ struct Label {
     who: String,
     /// A number for the name.
     paint: usize,
-    seq: Option<u64>,
+    age: Age,
 }
 
 impl Label {
-    fn of(writer: &WriterInfo) -> Self {
-        let (name, record) = match writer {
-            WriterInfo::Proven(record) => (name(record), Some(record)),
-            WriterInfo::OnWordOf { word_of, writer } => {
-                let giver = word_of.name.clone();
-                let giver = giver.unwrap_or_else(|| word_of.user.short());
-                (format!("{}, says {giver}", name(writer)), Some(writer))
-            }
-            WriterInfo::Unsent => ("you, not sent yet".to_owned(), None),
-            WriterInfo::Unknown => ("unknown".to_owned(), None),
-        };
+    fn of(writer: &WriterInfo, age: Age) -> Self {
+        let (name, record) = (named(writer), record_of(writer));
         let when = record.and_then(|record| record.when);
-        let who = match when {
+        let mut who = match when {
             Some(when) => format!("{name}  {}", finding::date(when.after)),
             None => name.clone(),
         };
+        if age == Age::Either {
+            who.push_str(" ?");
+        }
         Self {
             name,
             who,
             paint: 0,
-            seq: record.and_then(|record| record.seq),
+            age,
         }
+    }
+}
+
+/// A writer's name, and on whose word it is.
+pub(super) fn named(writer: &WriterInfo) -> String {
+    match writer {
+        WriterInfo::Proven(record) => name(record),
+        WriterInfo::OnWordOf { word_of, writer } => {
+            let giver = word_of.name.clone();
+            let giver = giver.unwrap_or_else(|| word_of.user.short());
+            format!("{}, says {giver}", name(writer))
+        }
+        WriterInfo::Unsent => "you, not sent yet".to_owned(),
+        WriterInfo::Unknown => "unknown".to_owned(),
+    }
+}
+
+/// The record that a writer is told with.
+pub(super) fn record_of(writer: &WriterInfo) -> Option<&RecordWriter> {
+    match writer {
+        WriterInfo::Proven(record) | WriterInfo::OnWordOf { writer: record, .. } => Some(record),
+        WriterInfo::Unsent | WriterInfo::Unknown => None,
     }
 }
 
@@ -120,7 +207,6 @@ fn name(record: &RecordWriter) -> String {
 
 struct Rows<'a> {
     labels: &'a [Label],
-    since: u64,
     rows: Vec<PaintedRow>,
 }
 
@@ -128,16 +214,10 @@ impl Rows<'_> {
     fn push(&mut self, writer: u32, indent: usize, text: &str) {
         let label = usize::try_from(writer).ok();
         let label = label.and_then(|at| self.labels.get(at));
-        // What has no place in the log yet is newer than all that has.
-        let seq = label.and_then(|label| label.seq);
-        let is_new = seq.is_none_or(|seq| seq >= self.since);
-        let margin = match label.filter(|_| is_new) {
-            Some(label) => label.who.clone(),
-            None => String::new(),
-        };
+        let label = label.filter(|label| label.age != Age::Older);
         self.rows.push(PaintedRow {
-            paint: label.filter(|_| is_new).map(|label| label.paint),
-            margin,
+            paint: label.map(|label| label.paint),
+            margin: label.map(|label| label.who.clone()).unwrap_or_default(),
             indent,
             text: text.to_owned(),
         });
@@ -212,8 +292,8 @@ fn place(steps: &[serde_json::Value]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_client::Person;
     use conclave_client::proto::{DeviceId, UserId};
+    use conclave_client::{Person, Span};
 
     fn person(name: &str, verified: bool) -> Person {
         Person {
@@ -240,7 +320,7 @@ mod tests {
     }
 
     fn lines(blame: &BlameInfo, since: u64) -> Vec<String> {
-        let rows = rows(blame, since).into_iter();
+        let rows = rows(blame, Since::Record(since)).into_iter();
         rows.map(|row| format!("{}|{}{}", row.margin, " ".repeat(row.indent), row.text))
             .collect()
     }
@@ -278,6 +358,58 @@ mod tests {
     }
 
     #[test]
+    fn since_a_date_names_who_wrote_after_it_and_marks_what_may_be_older() {
+        let wrote = |name: &str, after, before: Option<u64>| {
+            let mut record = record(name, 1);
+            record.when = Some(Span {
+                after: UnixMs(after),
+                before: before.map(UnixMs),
+            });
+            WriterInfo::Proven(record)
+        };
+        let day = 24 * 3_600_000;
+        let blame = BlameInfo {
+            writers: vec![
+                wrote("Ana", 0, Some(day)),
+                wrote("Ben", 0, Some(day + 1)),
+                wrote("Cleo", 0, None),
+                wrote("Dana", day, None),
+                WriterInfo::Unsent,
+                WriterInfo::Unknown,
+            ],
+            shown: BlameShown::Text {
+                text: "abcdef".to_owned(),
+                runs: (0..6).map(|writer| run(writer, 1)).collect(),
+            },
+        };
+        let rows = rows(&blame, "1970-01-02".parse().unwrap());
+        let margins: Vec<_> = rows.iter().map(|row| row.margin.as_str()).collect();
+        let expected = [
+            "",
+            "Ben  1 Jan 1970 00:00 UTC ?",
+            "Cleo  1 Jan 1970 00:00 UTC ?",
+            "Dana  2 Jan 1970 00:00 UTC",
+            "you, not sent yet",
+            "unknown ?",
+        ];
+        assert_eq!(margins, expected);
+    }
+
+    #[test]
+    fn since_is_a_number_or_a_date() {
+        let since = |text: &str| text.parse::<Since>().ok();
+        let day = 24 * 3_600_000;
+        assert_eq!(since("12"), Some(Since::Record(12)));
+        assert_eq!(since("1970-01-02"), Some(Since::Time(UnixMs(day))));
+        let noon = Some(Since::Time(UnixMs(day / 2)));
+        assert_eq!(since("1970-01-01T12:00:00Z"), noon);
+        assert_eq!(since("1970-01-01T14:00:00+02:00"), noon);
+        for bad in ["", "yesterday", "1969-12-31", "2026-13-01", "12.5", "-1"] {
+            assert_eq!(since(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn somebody_has_one_colour_in_all_records() {
         let records = [("Ana", 1), ("Ben", 2), ("Ana", 3)];
         let blame = BlameInfo {
@@ -289,7 +421,10 @@ mod tests {
                 runs: vec![run(0, 1), run(1, 1), run(2, 1)],
             },
         };
-        let paints: Vec<_> = rows(&blame, 0).iter().map(|row| row.paint).collect();
+        let paints: Vec<_> = rows(&blame, Since::Record(0))
+            .iter()
+            .map(|row| row.paint)
+            .collect();
         assert_eq!(paints, [Some(0), Some(1), Some(0)]);
     }
 

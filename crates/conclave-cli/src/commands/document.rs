@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
-use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
+use conclave_client::{
+    CrdtKind, DocumentInfo, FirstContent, LastInfo, Operation, Outcome, finding,
+};
 
-use super::{basis, blame, edit, export, findings, import, pause, stuck, watch};
+use super::{basis, blame, edit, export, findings, import, log, pause, stuck, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -104,9 +106,21 @@ pub enum Command {
         /// The document
         #[command(flatten)]
         which: Which,
-        /// Name only who wrote since the change with this number in the document's log
+        /// Name only who wrote since then: since the change with this number in the document's log, or since a date such as 2026-03-01 or 2026-03-01T12:00:00Z
+        #[arg(long, value_name = "NUMBER|DATE")]
+        since: Option<blame::Since>,
+    },
+    /// List the changes of a document: who made each, when, and how much it wrote and took out; the newest last
+    Log {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+        /// How many at most
+        #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+        limit: u32,
+        /// Only those before the change with this number
         #[arg(long, value_name = "NUMBER")]
-        since: Option<u64>,
+        before: Option<u64>,
     },
     /// Edit a document in $VISUAL or $EDITOR; what others write meanwhile is kept
     Edit {
@@ -239,6 +253,11 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Status { which } => basis::status(context, &which).await,
         Command::Cat { which } => cat(context, &which).await,
         Command::Blame { which, since } => blame::run(context, &which, since).await,
+        Command::Log {
+            which,
+            limit,
+            before,
+        } => log::run(context, &which, limit, before).await,
         Command::Edit {
             which, from: None, ..
         } => edit::in_editor(context, &which).await,
@@ -467,7 +486,23 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         .title
         .clone()
         .unwrap_or_else(|| "(title not here yet)".to_owned());
-    vec![info.document.short(), info.kind.clone(), title, state]
+    let written = info.last.as_ref().map(written).unwrap_or_default();
+    vec![
+        info.document.short(),
+        info.kind.clone(),
+        title,
+        state,
+        written,
+    ]
+}
+
+/// Who wrote last, and when: changes carry no time, so that it came between two times; where those are not known, when it was received.
+fn written(last: &LastInfo) -> String {
+    let name = blame::named(&last.by);
+    match blame::record_of(&last.by).and_then(|record| record.when) {
+        Some(when) if when.before.is_some() => format!("{name}, {}", log::span(when)),
+        _ => format!("{name}, received {}", finding::date(last.received)),
+    }
 }
 
 /// What a list says of a document that is paused.

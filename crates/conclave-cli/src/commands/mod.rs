@@ -11,6 +11,7 @@ pub mod findings;
 pub mod group;
 pub mod identity;
 pub mod import;
+mod log;
 pub mod pause;
 pub mod policy;
 pub mod repair;

@@ -139,7 +139,7 @@ fn missing_from(doc: &mut AutoCommit, hashes: &[Hash]) -> Vec<Hash> {
 }
 
 /// Decodes a verified change. A panic here has touched no document.
-fn decode(parsed: &Parsed) -> Result<Change> {
+pub(super) fn decode(parsed: &Parsed) -> Result<Change> {
     let decoded = contained(|| Change::from_bytes(parsed.bytes.clone()));
     let Ok(Ok(change)) = decoded else {
         return Err(CrdtError::Malformed);

@@ -11,6 +11,8 @@ use super::text::text_object;
 use crate::attribution::{
     Asking, Attributed, AttributedValue, Attribution, Op, Run, Writers, of_values, push_run,
 };
+use crate::deeds::Deeds;
+use crate::differences::{Numbers, Outline, outlined};
 use crate::error::{CrdtError, Result};
 use crate::json::{JsonTree, Slot};
 use crate::types::ReplicaId;
@@ -20,24 +22,47 @@ impl Attribution for Automerge {
         self.engine(|doc| {
             let changes = Changes::of(doc)?;
             let text = text_object(doc)?;
-            runs(doc, &text, &changes, &mut Asking::new(writers))
+            let count = Count::Changes(changes);
+            runs(doc, &text, &count, &mut Asking::new(writers))
         })?
     }
 
     fn of_values(&mut self, writers: &mut dyn Writers) -> Result<Vec<AttributedValue>> {
         self.engine(|doc| {
-            let changes = Changes::of(doc)?;
+            let count = Count::Changes(Changes::of(doc)?);
             let tree = Tree { doc };
-            of_values(&mut Named { tree, changes }, writers)
+            of_values(&mut Named { tree, count }, writers)
+        })?
+    }
+
+    fn deeds(
+        &mut self,
+        before: &[u8],
+        updates: &[&[u8]],
+        from: usize,
+        writers: &mut dyn Writers,
+    ) -> Result<Vec<Deeds>> {
+        self.deeds_of(before, updates, from, writers)
+    }
+
+    fn outline(&mut self, numbers: &mut Numbers) -> Result<Outline> {
+        self.engine(|doc| {
+            let tree = Tree { doc };
+            let count = Count::Operations;
+            Ok(Outline {
+                // It is one of the values.
+                text: None,
+                values: outlined(&mut Named { tree, count }, numbers)?,
+            })
         })?
     }
 }
 
 /// Of each actor the numbers of the first operations of its changes, in their order.
-struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64)>)>);
+pub(super) struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64)>)>);
 
 impl Changes {
-    fn of(doc: &mut AutoCommit) -> Result<Self> {
+    pub(super) fn of(doc: &mut AutoCommit) -> Result<Self> {
         let mut all = HashMap::new();
         for change in doc.get_changes_meta(&[]) {
             if !all.contains_key(change.actor.as_ref()) {
@@ -66,16 +91,54 @@ impl Changes {
         Ok((replica, *seq))
     }
 
+    /// The change of an actor's operation, and the first operation of its next.
+    pub(super) fn counter(&self, replica: &ReplicaId, number: u64) -> Result<(u64, u64)> {
+        let actor = ActorId::from(replica.as_bytes());
+        let (_, starts) = self.0.get(&actor).ok_or(CrdtError::Engine)?;
+        let after = starts.partition_point(|(start, _)| *start <= number);
+        let found = after.checked_sub(1).and_then(|at| starts.get(at));
+        let (_, seq) = found.ok_or(CrdtError::Engine)?;
+        let next = starts.get(after).map_or(u64::MAX, |(start, _)| *start);
+        Ok((*seq, next))
+    }
+}
+
+/// In what the operations behind something are told.
+enum Count {
+    /// As [`Writers`] count them.
+    Changes(Changes),
+    /// Each by itself.
+    Operations,
+}
+
+impl Count {
     fn op(&self, id: &ObjId) -> Result<Op> {
-        let (replica, seq) = self.change(id)?;
-        Ok((replica.clone(), seq))
+        match (self, id) {
+            (Self::Changes(changes), _) => {
+                let (replica, seq) = changes.change(id)?;
+                Ok((replica.clone(), seq))
+            }
+            (Self::Operations, ObjId::Id(number, actor, _)) => {
+                Ok((ReplicaId::from_bytes(actor.to_bytes())?, *number))
+            }
+            (Self::Operations, ObjId::Root) => Err(CrdtError::Engine),
+        }
+    }
+
+    fn who(&self, id: &ObjId, asking: &mut Asking<'_>) -> Result<u32> {
+        if let Self::Changes(changes) = self {
+            let (replica, seq) = changes.change(id)?;
+            return Ok(asking.who(replica, seq).writer);
+        }
+        let (replica, number) = self.op(id)?;
+        Ok(asking.who(&replica, number).writer)
     }
 }
 
 fn runs(
     doc: &AutoCommit,
     text: &ObjId,
-    changes: &Changes,
+    count: &Count,
     asking: &mut Asking<'_>,
 ) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
@@ -83,18 +146,17 @@ fn runs(
         if let AmValue::Scalar(character) = AmValue::from(item.value.clone())
             && let ScalarValue::Str(character) = character.as_ref()
         {
-            let (replica, seq) = changes.change(&item.id())?;
-            let writer = asking.who(replica, seq).writer;
+            let writer = count.who(&item.id(), asking)?;
             push_run(&mut runs, writer, character.chars().count());
         }
     }
     Ok(runs)
 }
 
-/// The tree with the changes that its values came with.
+/// The tree with what its values came with.
 struct Named<'a> {
     tree: Tree<'a>,
-    changes: Changes,
+    count: Count,
 }
 
 impl Attributed for Named<'_> {
@@ -109,7 +171,7 @@ impl Attributed for Named<'_> {
         let entries = entries.map(|(key, slot)| {
             let found = self.tree.doc.get(map, key.as_str()).map_err(refused)?;
             let (_, id) = found.ok_or(CrdtError::Engine)?;
-            Ok((key, slot, self.changes.op(&id)?))
+            Ok((key, slot, self.count.op(&id)?))
         });
         entries.collect()
     }
@@ -118,13 +180,17 @@ impl Attributed for Named<'_> {
         let items = self.tree.doc.list_range(list, ..);
         let items = items.map(|item| {
             let id = item.id();
-            let op = self.changes.op(&id)?;
+            let op = self.count.op(&id)?;
             Ok((slot(AmValue::from(item.value.clone()), id), op))
         });
         items.collect()
     }
 
     fn text(&mut self, text: &ObjId, asking: &mut Asking<'_>) -> Result<Vec<Run>> {
-        runs(self.tree.doc, text, &self.changes, asking)
+        runs(self.tree.doc, text, &self.count, asking)
+    }
+
+    fn letters(&mut self, text: &ObjId) -> Result<String> {
+        self.tree.text(text)
     }
 }

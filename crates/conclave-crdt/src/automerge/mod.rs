@@ -4,6 +4,7 @@ mod apply;
 mod attribution;
 mod chunk;
 mod columns;
+mod deeds;
 mod file;
 mod json;
 mod ops;

@@ -4,10 +4,12 @@
 use yrs::branch::{Branch, BranchID};
 use yrs::types::text::YChange;
 use yrs::{
-    Any, Array, Map, Out, ReadTxn, Snapshot, StateVector, Text, TextRef, TransactionMut, WriteTxn,
+    Any, Array, GetString, Map, Out, ReadTxn, Snapshot, StateVector, Text, TextRef, TransactionMut,
+    WriteTxn,
 };
 
 use super::capture::FOREIGN_ORIGIN;
+use super::deeds::deeds;
 use super::json::{JSON_ROOT, Node, slot};
 use super::order::{Order, Owner};
 use super::scan::Id;
@@ -18,6 +20,8 @@ use crate::attribution::{
     Asking, Attributed, AttributedValue, Attribution, Op, Run, Writers, of_values, push_run,
 };
 use crate::cost::LoadLimit;
+use crate::deeds::Deeds;
+use crate::differences::{Numbers, Outline, lettered, outlined};
 use crate::error::{CrdtError, Result};
 use crate::json::Slot;
 use crate::types::ReplicaId;
@@ -31,11 +35,37 @@ impl Attribution for Yrs {
     }
 
     fn of_values(&mut self, writers: &mut dyn Writers) -> Result<Vec<AttributedValue>> {
+        self.with_tree(|tree| of_values(tree, writers))
+    }
+
+    fn deeds(
+        &mut self,
+        before: &[u8],
+        updates: &[&[u8]],
+        from: usize,
+        writers: &mut dyn Writers,
+    ) -> Result<Vec<Deeds>> {
+        deeds(before, updates, from, writers)
+    }
+
+    fn outline(&mut self, numbers: &mut Numbers) -> Result<Outline> {
+        self.with_tree(|tree| {
+            let text = Node::Text(root(tree.txn));
+            Ok(Outline {
+                text: Some(lettered(tree, &text, numbers)?),
+                values: outlined(tree, numbers)?,
+            })
+        })
+    }
+}
+
+impl Yrs {
+    fn with_tree<T>(&mut self, f: impl FnOnce(&mut Tree<'_, '_>) -> Result<T>) -> Result<T> {
         let state = self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
         let order = Order::load(&state, LoadLimit::units(u64::MAX));
         let (order, _) = order.map_err(|_| CrdtError::Engine)?;
         self.write(Some(FOREIGN_ORIGIN), |txn| {
-            of_values(&mut Tree { txn, order: &order }, writers)
+            f(&mut Tree { txn, order: &order })
         })?
     }
 }
@@ -118,5 +148,9 @@ impl Attributed for Tree<'_, '_> {
 
     fn text(&mut self, text: &Node, asking: &mut Asking<'_>) -> Result<Vec<Run>> {
         Ok(runs(text.text()?, self.txn, asking))
+    }
+
+    fn letters(&mut self, text: &Node) -> Result<String> {
+        Ok(text.text()?.get_string(self.txn))
     }
 }

@@ -9,6 +9,7 @@ mod canon;
 mod capture;
 mod coalesce;
 mod compare;
+mod deeds;
 mod digest;
 mod encode;
 mod file;

@@ -10,6 +10,7 @@
 
 pub mod liars;
 mod service;
+pub mod traces;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

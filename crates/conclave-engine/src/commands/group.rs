@@ -3,7 +3,7 @@
 use conclave_identity::DeviceRequest;
 
 use super::*;
-use crate::command::RequestInfo;
+use crate::command::{LastInfo, RequestInfo};
 
 /// How a request is shown.
 pub(crate) fn request_info(request: &DeviceRequest) -> RequestInfo {
@@ -232,6 +232,10 @@ impl Cx {
                     stuck: row
                         .and_then(|row| row.stuck.as_ref())
                         .map(|stuck| self.stuck_info(group, stuck)),
+                    last: row.and_then(|row| row.last.as_ref()).map(|last| LastInfo {
+                        by: self.writer_info(group, &last.writer()),
+                        received: last.received,
+                    }),
                 }
             })
             .collect()

@@ -108,17 +108,21 @@ impl std::fmt::Debug for BlameInfo {
     }
 }
 
-fn value(value: AttributedValue) -> BlameValue {
-    let place = value.place.into_iter().map(|step| match step {
+pub(super) fn place(steps: Vec<PathElement>) -> Vec<serde_json::Value> {
+    let steps = steps.into_iter().map(|step| match step {
         PathElement::Key(key) => key.into(),
         PathElement::Index(index) => index.into(),
     });
+    steps.collect()
+}
+
+fn value(value: AttributedValue) -> BlameValue {
     let (writer, runs) = match value.by {
         WrittenBy::One(writer) => (Some(writer), Vec::new()),
         WrittenBy::Text(runs) => (None, runs),
     };
     BlameValue {
-        place: place.collect(),
+        place: place(value.place),
         writer,
         runs,
     }
@@ -153,7 +157,7 @@ impl Cx {
         }
     }
 
-    fn writer_info(&self, group: &Group, writer: &Writer) -> WriterInfo {
+    pub(crate) fn writer_info(&self, group: &Group, writer: &Writer) -> WriterInfo {
         match writer {
             Writer::Proven(record) => WriterInfo::Proven(self.record_writer(group, record)),
             Writer::OnWordOf {

@@ -40,6 +40,8 @@ impl Cx {
                 self.reply(id, result.map(|()| Reply::Done));
             }
             Finished::Blamed(id, blame) => self.blamed(group, id, blame),
+            Finished::Logged(id, page) => self.logged(group, id, page),
+            Finished::ToldChanges(id, changed) => self.told_changes(id, changed),
             Finished::Viewed(id, result) => {
                 self.reply(id, result.map(|()| Reply::Done).map_err(plain));
             }

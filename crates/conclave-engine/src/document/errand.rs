@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use conclave_crdt::Differences;
 use conclave_crdt::cost::UNIT_NS;
 use conclave_doc::{
     Blame, Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
-    PreparedSnapshot, RefusedOutcome, View, Watch,
+    LogPage, PreparedSnapshot, RefusedOutcome, View, Watch,
 };
 use conclave_mls::EpochRoot;
 use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
@@ -65,6 +66,10 @@ pub(crate) enum Errand {
     View(CommandId, DocFn),
     /// Who wrote what it shows is looked up.
     Blame(CommandId, View),
+    /// The last records before a position are listed.
+    Log(CommandId, Option<u64>, usize),
+    /// What records did, from the first to the last, is looked up.
+    Changed(CommandId, u64, u64),
 }
 
 impl fmt::Debug for Errand {
@@ -139,6 +144,8 @@ pub(crate) enum Finished {
     Edited(CommandId, Result<(), DocError>),
     Viewed(CommandId, Result<(), DocError>),
     Blamed(CommandId, Result<Blame, DocError>),
+    Logged(CommandId, Result<LogPage, DocError>),
+    ToldChanges(CommandId, Result<Option<Differences>, DocError>),
 }
 
 impl Finished {
@@ -189,8 +196,14 @@ impl Errand {
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
             Self::Check | Self::Snapshot(_) | Self::Lighten | Self::QueueDrafts => content,
-            Self::Edit(..) | Self::View(..) | Self::Blame(..) if is_long(content) => content,
-            Self::Edit(..) | Self::View(..) | Self::Blame(..) => Cost::default(),
+            Self::Edit(..)
+            | Self::View(..)
+            | Self::Blame(..)
+            | Self::Log(..)
+            | Self::Changed(..) => match is_long(content) {
+                true => content,
+                false => Cost::default(),
+            },
         }
     }
 
@@ -209,7 +222,9 @@ impl Errand {
             | Self::QueueDrafts
             | Self::Edit(..)
             | Self::View(..)
-            | Self::Blame(..) => false,
+            | Self::Blame(..)
+            | Self::Log(..)
+            | Self::Changed(..) => false,
         }
     }
 
@@ -272,6 +287,12 @@ impl Errand {
             }
             Self::View(id, f) => Finished::Viewed(id, f(document.crdt()).map_err(DocError::from)),
             Self::Blame(id, view) => Finished::Blamed(id, document.blame(context, view)),
+            Self::Log(id, before, limit) => {
+                Finished::Logged(id, document.log(context, before, limit))
+            }
+            Self::Changed(id, first, last) => {
+                Finished::ToldChanges(id, document.changed(first, last))
+            }
         }
     }
 }
@@ -470,9 +491,14 @@ impl What {
     /// The command that it answers, if it answers one: of a closure, or of a look at the whole document.
     pub(crate) fn closure(&self) -> Option<CommandId> {
         match self {
-            Self::Do(_, Errand::Edit(id, _) | Errand::View(id, _) | Errand::Blame(id, _)) => {
-                Some(*id)
-            }
+            Self::Do(
+                _,
+                Errand::Edit(id, _)
+                | Errand::View(id, _)
+                | Errand::Blame(id, _)
+                | Errand::Log(id, ..)
+                | Errand::Changed(id, ..),
+            ) => Some(*id),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ mod checks;
 mod deliver;
 mod doc;
 mod errand;
+mod history;
 mod lend;
 mod open;
 mod snapshot;
@@ -35,6 +36,10 @@ pub(crate) use self::doc::{Doc, Notes, Reread};
 pub(crate) use self::errand::{Base, Errand, Then};
 pub use self::errand::{Done, Job};
 use self::errand::{Finished, Making, Purpose, TRIES};
+pub use self::history::{
+    ChangedInfo, DeletedInfo, EditInfo, LogInfo, LogRecordInfo, PlaceChange, PlaceInfo,
+    RecordedInfo,
+};
 pub use self::lend::{Lending, Work, WorkId};
 pub(crate) use self::stuck::{SESSIONS as STUCK_SESSIONS, Stuck, StuckRow};
 
@@ -465,10 +470,14 @@ impl Cx {
             || before.all_below != row.all_below
             || before.complete != row.complete;
         let rekeyed = before.rekeyed != row.rekeyed;
+        let minute = UnixMs(now.0 - now.0 % MINUTE_MS);
         if row.size > before.size {
-            row.changed = UnixMs(now.0 - now.0 % MINUTE_MS);
+            row.changed = minute;
         }
-        let changed = before.changed != row.changed || before.grown_in != row.grown_in;
+        row.follow_last(doc.document.last_writer(), minute);
+        let changed = before.changed != row.changed
+            || before.grown_in != row.grown_in
+            || before.last_device() != row.last_device();
         let unsent_changed = before.unsent != row.unsent;
         if roots_changed
             || changed

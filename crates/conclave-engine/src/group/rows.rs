@@ -1,6 +1,6 @@
 //! What of a group is in the store, and how it is read.
 
-use conclave_doc::Basis;
+use conclave_doc::{Basis, ByRecord, Writer};
 
 use super::*;
 use crate::document::StuckRow;
@@ -42,6 +42,9 @@ pub(crate) struct DocRow {
     /// When its newest record came here, to the minute.
     #[serde(default)]
     pub(crate) changed: UnixMs,
+    /// Its last change, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last: Option<LastRow>,
     /// Generation of the service in which that came; zero where none has come.
     #[serde(default)]
     pub(crate) grown_in: u64,
@@ -64,9 +67,80 @@ pub(crate) struct DocRow {
     pub(crate) closed_by: Option<UserId>,
 }
 
+/// The last change of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastRow {
+    pub(crate) device: DeviceId,
+    pub(crate) seq: u64,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) carrier: Option<DeviceId>,
+    /// On whose word it is, where that was not checked here.
+    pub(crate) word_of: Option<UserId>,
+    /// When it came here, to the minute.
+    pub(crate) received: UnixMs,
+}
+
+impl LastRow {
+    fn of(writer: Writer, received: UnixMs) -> Option<Self> {
+        let (record, word_of) = match writer {
+            Writer::Proven(record) => (record, None),
+            Writer::OnWordOf {
+                snapshot_author,
+                record: Some(record),
+                ..
+            } => (record, Some(snapshot_author)),
+            Writer::OnWordOf { record: None, .. } | Writer::Unsent | Writer::Unknown => {
+                return None;
+            }
+        };
+        Some(Self {
+            device: record.device,
+            seq: record.seq,
+            epoch: record.epoch,
+            carrier: record.carrier,
+            word_of,
+            received,
+        })
+    }
+
+    /// Who made it.
+    pub(crate) fn writer(&self) -> Writer {
+        let record = ByRecord {
+            device: self.device,
+            seq: self.seq,
+            id: None,
+            epoch: self.epoch,
+            carrier: self.carrier,
+        };
+        match self.word_of {
+            Some(snapshot_author) => Writer::OnWordOf {
+                snapshot_author,
+                device: self.device,
+                record: Some(record),
+            },
+            None => Writer::Proven(record),
+        }
+    }
+}
+
 impl DocRow {
     fn read(value: &[u8]) -> Result<Self, EngineError> {
         keys::uncbor("document index", value)
+    }
+
+    /// Follows who made the last change; one that is known already came when it came.
+    pub(crate) fn follow_last(&mut self, writer: Option<Writer>, now: UnixMs) {
+        let known = self.last.as_ref().map(|last| (last.seq, last.received));
+        self.last = writer.and_then(|writer| LastRow::of(writer, now));
+        if let (Some(last), Some((seq, received))) = (&mut self.last, known)
+            && last.seq == seq
+        {
+            last.received = received;
+        }
+    }
+
+    pub(crate) fn last_device(&self) -> Option<DeviceId> {
+        self.last.as_ref().map(|last| last.device)
     }
 
     pub(crate) fn is_creating(&self) -> bool {

@@ -92,6 +92,10 @@ pub(crate) enum DocCommand {
     View(DocFn),
     /// Who wrote what it shows.
     Blame(View),
+    /// The last records of its log before a position.
+    Log(Option<u64>, usize),
+    /// What records did, from the first to the last.
+    Changed(u64, u64),
     Synced,
     Void,
     /// One record, whatever it is.
@@ -113,6 +117,8 @@ impl fmt::Debug for DocCommand {
             Self::Edit(_) => "Edit",
             Self::View(_) => "View",
             Self::Blame(_) => "Blame",
+            Self::Log(..) => "Log",
+            Self::Changed(..) => "Changed",
             Self::Synced => "Synced",
             Self::Void => "Void",
             Self::VoidRecord(_) => "VoidRecord",
@@ -250,6 +256,12 @@ impl Cx {
                 Ok(()) => return doc.errand = Some(Errand::Blame(id, view)),
                 Err(error) => Err(error),
             },
+            DocCommand::Log(before, limit) => {
+                return doc.errand = Some(Errand::Log(id, before, limit));
+            }
+            DocCommand::Changed(first, last) => {
+                return doc.errand = Some(Errand::Changed(id, first, last));
+            }
             DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
             DocCommand::Name(name) => self.edit_name(group, doc, &name),
             DocCommand::Synced => return doc.notes.waiters.push(id),
