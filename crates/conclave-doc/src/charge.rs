@@ -300,7 +300,7 @@ mod tests {
     fn updates_take_no_longer_than_their_users_can_pay_for() {
         for (kind, one, all) in [
             (CrdtKind::Yjs, 104_857, 838_860),
-            (CrdtKind::Automerge, 65_536, 2_097_152),
+            (CrdtKind::Automerge, 57_344, 2_097_152),
         ] {
             assert_eq!(judging_us(kind, 0, 3), 0);
             assert_eq!(judging_us(kind, 1, 3), one, "{kind}");

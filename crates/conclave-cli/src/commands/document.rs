@@ -479,6 +479,7 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         (Some(CloseReason::Deleted), _) => "deleted".to_owned(),
         (Some(CloseReason::Lost), _) => "lost".to_owned(),
         (None, _) if info.pause.is_some_and(|it| it.all().keeps_drafts()) => paused(info),
+        (None, 0) if info.size.is_none() => "not here yet".to_owned(),
         (None, 0) => String::new(),
         (None, pending) => format!("{} queued", counted(pending, "edit")),
     };
