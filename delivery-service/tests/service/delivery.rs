@@ -242,8 +242,9 @@ async fn a_removed_member_gets_no_record_any_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_cut_off_and_slows_nobody() {
-    // Room for a record and the signed head that goes before it.
-    let service = TestService::with(|config| config.limits.outbox_bytes = 128 * 1024).await;
+    // Room for a record and the signed head that goes before it, and for those before these: they may have been read before it is noted here that they
+    // were written.
+    let service = TestService::with(|config| config.limits.outbox_bytes = 192 * 1024).await;
     let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let mut carol = service.member().await;
