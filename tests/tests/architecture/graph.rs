@@ -34,7 +34,10 @@ pub const MAY_IMPORT: &[(&str, Imports)] = &[
     ("conclave-engine", Through(&["conclave-presence"])),
     ("conclave-client", Through(&["conclave-engine"])),
     ("conclave-ds", Through(&["conclave-order"])),
-    ("conclave-cli", Only(&["conclave-client", "conclave-ds"])),
+    (
+        "conclave-cli",
+        Only(&["conclave-client", "conclave-ds", "conclave-breakages"]),
+    ),
     (
         "conclave-examples",
         Only(&["conclave-client", "conclave-ds"]),

@@ -12,8 +12,8 @@ use super::register::{
 };
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Input, OperationId, Output, Read, Reply, Setup, Told,
-    forensic,
+    Command, CommandId, Engine, EngineError, Input, OperationId, Output, PauseChange, Read, Reply,
+    Setup, Told, Ways, forensic,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
 use zeroize::Zeroizing;
@@ -150,6 +150,20 @@ impl Stored {
             return Self::nothing();
         };
         device.rows.extend(forensic::rescue_sample().1);
+        // Both forms of a pause.
+        for (id, of) in [(3, None), (4, Some((group, document)))] {
+            let change = PauseChange {
+                pause: true,
+                ways: Ways::Send,
+            };
+            let pause = Command::Pause {
+                document: of,
+                change,
+            };
+            let Some(Ok(_)) = device.ask(id, pause) else {
+                return Self::nothing();
+            };
+        }
         let rows = device.rows.iter();
         Self {
             bytes: join_rows(rows.map(|(key, value)| (key.as_slice(), value.as_slice()))),
