@@ -173,3 +173,19 @@ fn they_say_the_same() {
         }
     }
 }
+
+/// A record ends its padding with one byte more than it holds.
+#[test]
+fn what_came_together_leaves_room_for_the_end_of_a_record() {
+    for about in MAX_UPDATE_BYTES - 40..=MAX_UPDATE_BYTES {
+        let mut alice = new(CrdtKind::Yjs, 1);
+        let half = about / 2;
+        insert(&mut alice, 0, &"a".repeat(half));
+        let mut drafts = pending(&mut alice);
+        insert(&mut alice, half, &"a".repeat(about - half));
+        drafts.extend(pending(&mut alice));
+        let few = coalesce(&alice, &drafts);
+        let longest = few.iter().map(Vec::len).max().unwrap();
+        assert!(longest < MAX_UPDATE_BYTES, "{about}: {longest}");
+    }
+}

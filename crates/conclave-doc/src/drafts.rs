@@ -177,22 +177,40 @@ impl Document {
     /// [`DocError::Crdt`] when the CRDT cannot be built again; drop the document and load it from its rows.
     pub fn queue_drafts(&mut self) -> Result<DeliverOutcome, DocError> {
         self.collect_edits()?;
-        if !self.has_drafts_to_queue() {
-            return Ok(DeliverOutcome::default());
+        if self.has_drafts_to_queue() {
+            self.join_drafts();
         }
+        Ok(DeliverOutcome::default())
+    }
+
+    /// Puts as few updates as say the same in the place of the drafts: into the queue, or where these stay drafts behind it.
+    fn join_drafts(&mut self) {
         let drafts = self.outbox.take_drafts();
         let updates: Vec<&[u8]> = drafts.iter().map(|it| it.plain.as_slice()).collect();
-        let queued = match self.content.crdt.coalesce(&updates) {
+        let joined = match self.content.crdt.coalesce(&updates) {
             Ok(few) => self.queue_updates(few).is_ok(),
             Err(_) => false,
         };
-        if queued {
-            return Ok(DeliverOutcome::default());
+        if joined {
+            return;
         }
         // They go as they are where they cannot be joined.
         for item in drafts {
             self.outbox.push_update(item.plain, item.replicas);
         }
-        Ok(DeliverOutcome::default())
+    }
+
+    /// Another life of this device has an update in the log that was not written here as it is. Where drafts write under one of its ids, that life may
+    /// have had them too, and joined them: so they are joined here, and are the same bytes then. Gives whether it is one of them.
+    pub(crate) fn was_a_draft(&mut self, update: &[u8], claims: &[(ReplicaId, u64)]) -> bool {
+        let mut ids = claims.iter().map(|(replica, _)| replica);
+        if !ids.any(|replica| self.outbox.drafts_under(replica)) {
+            return false;
+        }
+        let made = self.outbox.drafts.are_made();
+        self.outbox.drafts.make(true);
+        self.join_drafts();
+        self.outbox.drafts.make(made);
+        self.outbox.holds_update(update)
     }
 }

@@ -68,8 +68,8 @@ pub enum DocError {
         /// Limit in bytes.
         max: usize,
     },
-    /// Sending is paused, and there are as many drafts as are kept.
-    #[error("sending is paused, and more drafts than there are would not be kept")]
+    /// The document is paused, and there are as many drafts as are kept.
+    #[error("the document is paused, and more drafts than there are would not be kept")]
     DraftsFull,
     /// The document that would be made is larger, or takes more work to load, than anybody else's device puts up with.
     #[error("the document would be larger, or more work to load, than other devices accept")]

@@ -128,6 +128,8 @@ pub(crate) struct Incoming {
     pub gathers: bool,
     /// Positions whose row in the store may not be what the queue holds.
     dirty: BTreeSet<u64>,
+    /// Those that get no row while more is gathered: mostly they are taken in before.
+    unwritten: BTreeSet<u64>,
     /// Positions with a row in the store.
     stored: BTreeSet<u64>,
 }
@@ -313,8 +315,12 @@ impl Incoming {
     /// Rows to write and to delete since the last call.
     pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
         let mut out = Vec::new();
+        if !self.gathers {
+            self.dirty.append(&mut self.unwritten);
+        }
         for seq in std::mem::take(&mut self.dirty) {
             match self.queue.get(&seq).filter(|form| **form != Form::Own) {
+                Some(_) if self.gathers => drop(self.unwritten.insert(seq)),
                 Some(form) => {
                     self.stored.insert(seq);
                     out.push((seq, Some(encode(form))));

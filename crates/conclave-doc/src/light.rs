@@ -295,7 +295,8 @@ impl Document {
         self.collect_edits()?;
         self.content.ready_meter()?;
         self.light = Light::Fine;
-        if !self.outbox.is_update(0) {
+        // What was sealed once may be in the log already: it goes as it is.
+        if !self.outbox.is_update(0) || self.outbox.sealed_at(0).is_some() {
             return Ok(outcome);
         }
         let start = self.ahead(ctx);

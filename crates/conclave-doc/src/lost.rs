@@ -87,9 +87,9 @@ impl Document {
         }
         this.claim_known();
         this.outbox.drafts.make(self.keeps_drafts());
-        for item in self.outbox.unsent_updates() {
-            this.outbox.push_update(item.plain, item.replicas);
-        }
+        let were_drafts = !self.outbox.drafts.is_empty();
+        let own = self.outbox.unsent_updates();
+        this.outbox.put_back(own, were_drafts);
         this.forget_known();
         // Own edits go after what was lost before them, which is known once the log is here.
         this.behind = true;
@@ -327,13 +327,16 @@ impl Document {
             }
         }
         let updates: Vec<OutItem> = self.outbox.unsent_updates();
+        let were_drafts = !self.outbox.drafts.is_empty();
         self.outbox.drop_updates();
+        let mut kept = Vec::new();
         for item in updates {
             match self.content.crdt.apply(&[item.plain.as_slice()]) {
-                Ok(_) => self.outbox.push_update(item.plain, item.replicas),
+                Ok(_) => kept.push(item),
                 Err(_) => dropped.push(item.plain.0),
             }
         }
+        self.outbox.put_back(kept, were_drafts);
         self.claim_known();
         // A refusal may have left something half-way.
         self.rebuild()?;

@@ -166,6 +166,12 @@ impl Outbox {
         self.writers.contains_key(replica)
     }
 
+    /// Whether a draft writes under a replica id.
+    pub(crate) fn drafts_under(&self, replica: &ReplicaId) -> bool {
+        let mut drafts = self.drafts.iter();
+        self.writes_under(replica) && drafts.any(|item| item.replicas.contains(replica))
+    }
+
     /// An own update, last of all: into the queue, or behind it while that is not to grow.
     pub(crate) fn push_update(&mut self, plain: Plain, replicas: Vec<ReplicaId>) {
         if self.drafts.are_made() || !self.drafts.is_empty() {
@@ -174,6 +180,16 @@ impl Outbox {
         } else {
             self.push(Own::Update, plain, replicas);
         }
+    }
+
+    /// Puts own edits back that were taken out. Where some of them were drafts all are, so that they are joined before they go.
+    pub(crate) fn put_back(&mut self, items: Vec<OutItem>, were_drafts: bool) {
+        let made = self.drafts.are_made();
+        self.drafts.make(made || were_drafts);
+        for item in items {
+            self.push_update(item.plain, item.replicas);
+        }
+        self.drafts.make(made);
     }
 
     /// Takes out of the queue what was never sent, from place `from` on: it waits behind it, before what waits there.
@@ -434,7 +450,12 @@ impl Outbox {
 
     /// What waits is sealed again.
     pub(crate) fn unseal(&mut self) {
-        for item in &mut self.items {
+        self.unseal_from(0);
+    }
+
+    /// The same of what waits from place `from` on.
+    pub(crate) fn unseal_from(&mut self, from: usize) {
+        for item in self.items.iter_mut().skip(from) {
             if item.sealed.take().is_some() {
                 self.dirty.insert(item.number);
             }

@@ -27,6 +27,14 @@ use crate::views::{Views, tell_all};
 /// Wait after a refusal that names no time, in milliseconds.
 const RETRY_MS: u64 = 2_000;
 
+/// Whether a refusal says that nothing of a frame was taken, and is about this moment: the records are as good as never sent.
+fn is_untaken(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::StaleEpoch { .. } | Refusal::SnapshotRequired | Refusal::RateLimited { .. }
+    )
+}
+
 impl Document {
     /// The author's next clock and the leaf of its last record.
     pub(crate) fn own_chain(&self) -> (u64, Hash) {
@@ -139,6 +147,7 @@ impl Document {
                 }
                 _ => break,
             }
+            let was_sealed = self.outbox.sealed_at(next).is_some();
             let Some(record) = self.outbox.seal_next(session, template, chain, with, rng) else {
                 break;
             };
@@ -150,6 +159,10 @@ impl Document {
             };
             let size = appended.tls_serialized_len();
             if !records.is_empty() && bytes.saturating_add(size) > max_bytes {
+                if !was_sealed {
+                    // Nobody has it: it can still become a draft.
+                    self.outbox.unseal_from(next);
+                }
                 break;
             }
             bytes = bytes.saturating_add(size);
@@ -264,6 +277,10 @@ impl Document {
         if fell != Fell::Unknown {
             let keep = usize::try_from(first_clock.saturating_sub(next)).unwrap_or(usize::MAX);
             self.outbox.keep_sent(session, keep);
+            if self.keeps_drafts() && is_untaken(refusal) {
+                // It has no place, and rests with the other drafts.
+                self.outbox.unseal_from(self.outbox.in_flight(session));
+            }
         }
         if fell != Fell::First {
             return Ok((RefusedOutcome::Resend, outcome));

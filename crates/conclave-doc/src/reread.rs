@@ -104,10 +104,9 @@ impl Document {
             }
         }
         if kept.len() < count {
+            let were_drafts = !self.outbox.drafts.is_empty();
             self.outbox.drop_updates();
-            for item in kept {
-                self.outbox.push_update(item.plain, item.replicas);
-            }
+            self.outbox.put_back(kept, were_drafts);
             self.renew_instance(outcome);
         }
         self.rebuild()?;

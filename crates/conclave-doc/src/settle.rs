@@ -604,7 +604,9 @@ impl Document {
         claims: &[(ReplicaId, u64)],
     ) -> Result<(), Halt> {
         let same_device = device == self.outbox.author.device;
-        let ours = same_device && self.outbox.holds_update(plain.as_slice());
+        let ours = same_device
+            && (self.outbox.holds_update(plain.as_slice())
+                || self.was_a_draft(plain.as_slice(), claims));
         let taken = Halt::OwnReplica { same_device };
         if !ours
             && claims

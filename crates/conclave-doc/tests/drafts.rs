@@ -195,9 +195,9 @@ fn what_has_gathered_is_taken_in_by_one_call() {
             while sim.receive(0) {}
         }
         assert_eq!(sim.service.size(), 1_001);
-        let rows = sim.peers[1].rows.clone();
+        let stored = sim.peers[1].rows.clone();
         for gathers in [false, true] {
-            sim.peers[1].rows = rows.clone();
+            sim.peers[1].rows = stored.clone();
             sim.restart(1);
             if gathers {
                 sim.peers[1].doc.gather();
@@ -218,6 +218,9 @@ fn what_has_gathered_is_taken_in_by_one_call() {
                 && sim.receive(1)
             {
                 calls += usize::from(sim.peers[1].doc.size() != before);
+                sim.peers[1].store();
+                let written = rows(&sim.peers[1], b'w');
+                assert!(written == 0 || !gathers, "{kind}: {written} only to go");
             }
             assert_eq!(calls == 1, gathers, "{kind}: {calls}");
             sim.assert_converged();
@@ -226,5 +229,101 @@ fn what_has_gathered_is_taken_in_by_one_call() {
         sim.peers[0].insert(0, "z");
         sim.settle();
         assert_eq!(sim.peers[1].doc.size(), 1_002);
+    }
+}
+
+/// Where a frame is full, what was sealed for it and did not fit is as good as only queued.
+#[test]
+fn what_did_not_fit_into_a_frame_rests_too() {
+    let mut sim = two(CrdtKind::Yjs);
+    for _ in 0..2 {
+        append_to(&mut sim.peers[1], &"n".repeat(3_000));
+    }
+    assert!(sim.send(1, 4_096));
+    keep(&mut sim.peers[1], true);
+    assert_eq!(sim.peers[1].doc.drafts().0, 1);
+    sim.settle();
+    assert_eq!(sim.service.size(), 2);
+    resume(&mut sim.peers[1]);
+    sim.settle();
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
+
+#[test]
+fn what_was_on_its_way_and_is_refused_rests() {
+    let mut sim = two(CrdtKind::Yjs);
+    append_to(&mut sim.peers[1], " one");
+    let keys = sim.peers[1].keys.clone();
+    let ctx = sim.world.ctx(1, 0, &keys);
+    let sent = sim.peers[1].next_append(&ctx, 4_096).unwrap();
+    keep(&mut sim.peers[1], true);
+    assert_eq!(sim.peers[1].doc.drafts().0, 0, "the service may have it");
+    let refusal = Refusal::RateLimited { retry_after_ms: 5 };
+    sim.peers[1].refused(&ctx, sent.first_clock, &refusal);
+    assert!(sim.peers[1].next_append(&ctx, 4_096).is_none());
+    assert_eq!(sim.peers[1].doc.drafts().0, 1);
+    sim.settle();
+    assert_eq!(sim.service.size(), 1);
+    resume(&mut sim.peers[1]);
+    sim.settle();
+    assert_eq!(sim.peers[0].text(), "hello one");
+    sim.assert_converged();
+}
+
+/// The document begins anew after the pause, before its drafts were joined.
+#[test]
+fn drafts_stay_drafts_until_they_are_joined() {
+    let mut sim = two(CrdtKind::Yjs);
+    keep(&mut sim.peers[1], true);
+    append_to(&mut sim.peers[1], " kept secret");
+    sim.peers[1].edit(|crdt| crdt.text().unwrap().splice(10, 7, ""));
+    sim.peers[1].store();
+    keep(&mut sim.peers[1], false);
+    sim.merge(1);
+    assert!(sim.peers[1].doc.has_drafts_to_queue());
+    assert_eq!(sim.peers[1].doc.drafts().0, 2);
+    let outcome = sim.peers[1].doc.queue_drafts().unwrap();
+    sim.peers[1].note(outcome);
+    assert_eq!(sim.peers[1].doc.pending_count(), 1);
+    sim.settle();
+    assert_eq!(sim.peers[0].text(), "hello kept");
+    sim.assert_converged();
+}
+
+/// A copy of the store was taken during the pause: both lives resume. What was joined there is joined here, and is found to be the same.
+#[test]
+fn a_copy_that_was_taken_during_a_pause_doubles_nothing() {
+    for kind in KINDS {
+        let mut sim = two(kind);
+        keep(&mut sim.peers[1], true);
+        append_to(&mut sim.peers[1], " one");
+        append_to(&mut sim.peers[1], " two");
+        sim.peers[1].store();
+        let stored = sim.peers[1].rows.clone();
+        resume(&mut sim.peers[1]);
+        sim.settle();
+        sim.disconnect(1);
+        let keys = Keys::default();
+        let ctx = sim.world.ctx(1, 0, &keys);
+        let all: Rows = stored.clone().into_iter().collect();
+        let doc = Document::load(&ctx, all, &mut sim.peers[1].rng).unwrap();
+        let mut copy = Peer::new(1, doc, 0);
+        copy.rows = stored;
+        sim.peers.push(copy);
+        keep(&mut sim.peers[2], true);
+        sim.connect(2);
+        sim.settle();
+        sim.connect(2);
+        sim.settle();
+        resume(&mut sim.peers[2]);
+        sim.settle();
+        sim.connect(2);
+        sim.settle();
+        assert_eq!(sim.peers[2].doc.pending_count(), 0, "{kind}");
+        assert_eq!(sim.service.size(), 2, "{kind}");
+        for at in [0, 2] {
+            assert_eq!(sim.peers[at].text(), "hello one two", "{kind}");
+        }
     }
 }

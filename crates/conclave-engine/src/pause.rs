@@ -185,6 +185,13 @@ impl Pauses {
     }
 }
 
+/// Who asked for a document that was never here was told that it is paused: it is asked for anew.
+fn forget_refusal(whole: &mut Whole, id: DocumentId) {
+    if let Some(DocSlot::Unreadable(EngineError::Paused)) = whole.docs.get(&id) {
+        whole.docs.remove(&id);
+    }
+}
+
 fn key_of(of: Option<(GroupId, DocumentId)>) -> Vec<u8> {
     let mut key = keys::device(ROWS);
     match of {
@@ -211,6 +218,18 @@ impl Cx {
         own.map_or(device, |own| own.and(&device))
     }
 
+    /// Whether a new document is not made known yet. A group's directory is: nobody comes into a group before it is there.
+    pub(crate) fn withholds_creation(&self, group: GroupId, id: DocumentId) -> bool {
+        id != DocumentId::directory(&group) && self.pause_of(group, id).keeps_drafts()
+    }
+
+    /// A copy of a document is paused as that is.
+    pub(crate) fn copy_pause(&mut self, from: (GroupId, DocumentId), to: (GroupId, DocumentId)) {
+        if let Some(pause) = self.pauses.documents.get(&from).copied() {
+            self.set_pause(Some(to), pause);
+        }
+    }
+
     /// Whether a document is not to be open at the service. New keys go before.
     pub(crate) fn is_receive_paused(&self, group: GroupId, id: DocumentId) -> bool {
         let is_paused = self.pause_of(group, id).receive.is_some();
@@ -218,13 +237,15 @@ impl Cx {
     }
 
     /// A document is looked at: where it is to be put under new keys by this device, it is opened for that.
-    pub(crate) fn open_for_keys(&mut self, group: &Group, id: DocumentId) {
-        let is_needed = group.rekeys() && group.kept.is_due(&id);
+    pub(crate) fn open_for_keys(&mut self, whole: &mut Whole, id: DocumentId) {
+        let group = &whole.group;
+        let is_needed = group.rekeys_paused(self.now) && group.kept.is_due(&id);
         if is_needed && self.is_receive_paused(group.id, id) {
             self.pauses.for_keys.insert((group.id, id));
             if self.link.is_paused(group.id, id) {
                 self.close_document(group.id, id);
             }
+            forget_refusal(whole, id);
         }
     }
 
@@ -293,21 +314,30 @@ impl Cx {
             return self.reply(command, Err(EngineError::UnknownDocument));
         }
         let own = self.pauses.documents.get(&(group, id)).copied();
-        let pause = own.unwrap_or_default().changed(change, self.now);
-        self.set_pause(Some((group, id)), pause);
-        self.pause_changed(whole, Some(id));
+        let own = own.unwrap_or_default();
+        let pause = own.changed(change, self.now);
+        if pause != own {
+            self.set_pause(Some((group, id)), pause);
+            self.pause_changed(whole, [id]);
+        }
         let info = self.pause_info(group, id).unwrap_or_default();
         self.reply(command, Ok(Reply::Pause(info)));
     }
 
-    /// What is paused of a document, or of all, has changed.
-    pub(crate) fn pause_changed(&mut self, whole: &mut Whole, only: Option<DocumentId>) {
+    /// What is paused of all documents has changed. Sending is a matter of those of which something waits; what is written in others follows the pause then.
+    pub(crate) fn pauses_changed(&mut self, whole: &mut Whole, receiving: bool) {
         let group = &whole.group;
-        let listed = group.state().documents.keys();
-        let all = listed.chain(group.documents.keys()).copied();
-        let mut ids: Vec<DocumentId> = all.filter(|id| only.is_none_or(|it| it == *id)).collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids: BTreeSet<DocumentId> = match receiving {
+            true => {
+                let listed = group.state().documents.keys();
+                listed.chain(group.documents.keys()).copied().collect()
+            }
+            false => self.unsent.of_group(group.id).collect(),
+        };
+        self.pause_changed(whole, ids);
+    }
+
+    fn pause_changed(&mut self, whole: &mut Whole, ids: impl IntoIterator<Item = DocumentId>) {
         for id in ids {
             let is_received = !self.is_receive_paused(whole.group.id, id);
             match is_received {
@@ -333,6 +363,8 @@ impl Cx {
         if self.link.document(group, id).is_some() {
             self.close_document(group, id);
         }
+        // Whether the service lacks something of it shows when it is open again.
+        self.link.returning.remove(&(group, Some(id)));
         whole.group.missing.unopened.remove(&id);
     }
 
@@ -342,9 +374,7 @@ impl Cx {
         if let Some(DocLink::Refused(NotOpen::Paused)) = self.link.document(group, id) {
             self.close_document(group, id);
         }
-        if let Some(DocSlot::Unreadable(EngineError::Paused)) = whole.docs.get(&id) {
-            whole.docs.remove(&id);
-        }
+        forget_refusal(whole, id);
         let here = matches!(whole.docs.get(&id), Some(DocSlot::Hot(_)));
         if !here || self.link.document(group, id).is_none() {
             whole.group.look_again(&id);
@@ -367,11 +397,11 @@ impl Cx {
     /// Tells of drafts that wait long, or are many: once, until they are sent.
     pub(crate) fn tell_drafts(&mut self, group: GroupId, id: DocumentId) {
         let unsent = self.unsent.get(&group, &id);
-        let since = self.pause_of(group, id).since();
-        let Some(since) = since.filter(|_| unsent.drafts > 0 && !unsent.told) else {
+        let rests = self.pause_of(group, id).keeps_drafts() && !unsent.told;
+        let Some(since) = unsent.since.filter(|_| rests) else {
             return;
         };
-        let due = since.plus_ms(TELL_AFTER_MS);
+        let due = since.min(self.now).plus_ms(TELL_AFTER_MS);
         if self.now < due && unsent.draft_bytes < TELL_BYTES {
             return self.wake_at(due, TimerKind::Document(group, id, DocTimer::Drafts));
         }
@@ -390,10 +420,14 @@ impl Cx {
 impl Engine {
     /// Pauses or resumes all documents of this device.
     pub(crate) fn pause_device(&mut self, command: CommandId, change: PauseChange) {
-        let pause = self.cx.pauses.device.changed(change, self.cx.now);
-        self.cx.set_pause(None, pause);
-        for group in self.active_groups() {
-            self.with_group(group, GroupWork::PauseChanged);
+        let before = self.cx.pauses.device;
+        let pause = before.changed(change, self.cx.now);
+        if pause != before {
+            self.cx.set_pause(None, pause);
+            let receiving = pause.receive != before.receive;
+            for group in self.active_groups() {
+                self.with_group(group, GroupWork::PauseChanged { receiving });
+            }
         }
         let unsent = self.cx.unsent.documents().map(|(_, unsent)| unsent);
         let (drafts, draft_bytes) = unsent.fold((0, 0), |(count, bytes), unsent| {

@@ -2,7 +2,7 @@
 
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
-use conclave_proto::{DeviceId, DocumentId, Role};
+use conclave_proto::{DeviceId, DocumentId, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::cx::Cx;
@@ -13,6 +13,9 @@ use crate::link::GroupPending;
 use crate::timers::{GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
 
+/// What is not received is put under new keys for another one only if nobody has done it for so long, in milliseconds.
+const PAUSED_AFTER_MS: u64 = 60 * 60 * 1000;
+
 /// What this device does about the re-keying of its group's documents after a removal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Rotation {
@@ -21,6 +24,11 @@ pub(crate) enum Rotation {
     Watching,
     /// It re-keys what is due.
     Rekeying,
+    /// The same, for another one who removed somebody and has not finished in time.
+    Helping {
+        /// Since when.
+        since: UnixMs,
+    },
     /// It has said that all is done, and nobody has answered.
     Reporting,
 }
@@ -31,13 +39,30 @@ impl Group {
         self.rotation != Rotation::Watching
     }
 
+    /// Whether it does so with documents too that are not received.
+    pub(crate) fn rekeys_paused(&self, now: UnixMs) -> bool {
+        match self.rotation {
+            Rotation::Watching => false,
+            Rotation::Helping { since } => now.since_ms(since) >= PAUSED_AFTER_MS,
+            Rotation::Rekeying | Rotation::Reporting => true,
+        }
+    }
+
     /// It begins to, if it does not already.
-    pub(crate) fn rekey(&mut self) {
-        if self.rotation == Rotation::Watching {
-            self.rotation = Rotation::Rekeying;
+    pub(crate) fn rekey(&mut self, how: Rotation) {
+        let helps = matches!(self.rotation, Rotation::Helping { .. });
+        let own = helps && how == Rotation::Rekeying;
+        if !self.rekeys() || own {
+            self.rotation = how;
             self.note_rekeying();
             self.look_at_due();
         }
+    }
+
+    /// Whether it may be this device that puts documents under new keys after a removal by somebody else.
+    pub(crate) fn may_help(&self, own: &DeviceId) -> bool {
+        let state = self.state();
+        state.rotating_since != 0 && state.role_of(own) >= Some(Role::Editor)
     }
 
     /// Whether all is done is looked at again.
@@ -52,15 +77,15 @@ impl Cx {
     /// A removal is in the log. Its author re-keys at once; others take over after a while.
     pub(crate) fn rotation_begins(&mut self, group: &mut Group, own: bool) {
         if own {
-            group.rekey();
+            group.rekey(Rotation::Rekeying);
         }
         self.tell_rotation(group, false);
     }
 
     /// The one who removed has not finished in time: open documents are looked at again, the others when they open.
     pub(crate) fn take_over_rotation(&mut self, whole: &mut Whole) {
-        if whole.group.state().rotating_since != 0 {
-            whole.group.rekey();
+        if whole.group.may_help(&self.device.id()) {
+            whole.group.rekey(Rotation::Helping { since: self.now });
             whole.group.look_at_due();
             self.each_document(whole, || DocWork::Look);
         }
@@ -115,7 +140,11 @@ impl Cx {
             });
         }
         let since = group.state().rotating_since;
-        if since == 0 || group.rotation != Rotation::Rekeying {
+        let is_at_it = matches!(
+            group.rotation,
+            Rotation::Rekeying | Rotation::Helping { .. }
+        );
+        if since == 0 || !is_at_it {
             return;
         }
         if done < total || group.state().role_of(&self.device.id()) < Some(Role::Editor) {

@@ -203,7 +203,9 @@ impl Engine {
         let role = of.state().role_of(&self.cx.device.id());
         let pause = self.cx.pause_of(group, id);
         let unsent = self.cx.unsent.get(&group, &id);
-        let rests = pause.receive.is_some() || unsent.creating || unsent.edits == unsent.drafts;
+        let withheld = unsent.creating && self.cx.withholds_creation(group, id);
+        let only_drafts = !unsent.creating && unsent.edits == unsent.drafts;
+        let rests = pause.receive.is_some() || withheld || only_drafts;
         if !of.may_act()
             || (pause.keeps_drafts() && rests)
             || of.stand.is_away()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_proto::{DocumentId, GroupId};
+use conclave_proto::{DocumentId, GroupId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::cx::Cx;
@@ -23,6 +23,9 @@ pub(crate) struct Unsent {
     pub(crate) drafts: u64,
     #[serde(default)]
     pub(crate) draft_bytes: u64,
+    /// Since when one of them rests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<UnixMs>,
     /// Whether it was told that they wait long or are many.
     #[serde(default)]
     pub(crate) told: bool,
@@ -67,6 +70,12 @@ impl AllUnsent {
         usize::try_from(edits).unwrap_or(usize::MAX)
     }
 
+    /// Documents of a group of which something waits.
+    pub(crate) fn of_group(&self, group: GroupId) -> impl Iterator<Item = DocumentId> {
+        let ends = (group, DocumentId([0; 16]))..=(group, DocumentId([0xff; 16]));
+        self.0.range(ends).map(|((_, id), _)| *id)
+    }
+
     /// Documents of which something waits.
     pub(crate) fn documents(&self) -> impl Iterator<Item = (&(GroupId, DocumentId), &Unsent)> {
         self.0.iter()
@@ -78,13 +87,16 @@ impl Cx {
     pub(crate) fn note_unsent(&mut self, group: &Group, doc: &Doc) {
         let row = group.documents.get(&doc.id);
         let (drafts, draft_bytes) = doc.document.drafts();
-        let told = self.unsent.get(&group.id, &doc.id).told;
+        let before = self.unsent.get(&group.id, &doc.id);
+        // A clock that was set back makes them no younger.
+        let since = before.since.unwrap_or(self.now).min(self.now);
         let now = Unsent {
             edits: doc.document.pending_count() as u64,
             creating: row.is_some_and(DocRow::is_creating),
             drafts: drafts as u64,
             draft_bytes: draft_bytes as u64,
-            told: told && drafts > 0,
+            since: (drafts > 0).then_some(since),
+            told: before.told && drafts > 0,
         };
         self.set_unsent(&group.id, &doc.id, now);
         self.tell_drafts(group.id, doc.id);

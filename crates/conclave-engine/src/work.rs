@@ -83,7 +83,10 @@ pub(crate) enum GroupWork {
     /// Documents look again what is to be sent.
     LookAtDocuments,
     /// The device was paused or resumed.
-    PauseChanged,
+    PauseChanged {
+        /// Whether it is about receiving too.
+        receiving: bool,
+    },
     /// Records were declared void.
     Voided,
     /// A record was at which work on this document was stuck.
@@ -248,7 +251,7 @@ impl Cx {
             GroupWork::MatchListed => self.match_listed(group),
             GroupWork::Intend(want) => self.intend(group, want),
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
-            GroupWork::PauseChanged => self.pause_changed(whole, None),
+            GroupWork::PauseChanged { receiving } => self.pauses_changed(whole, receiving),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
             GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
             GroupWork::Freed(document) => self.freed(whole, document),

@@ -85,8 +85,16 @@ pub fn sentence(info: &PauseInfo, document: &DocumentId) -> String {
             counted(usize::try_from(drafts).unwrap_or(usize::MAX), "edit")
         ),
     };
-    match paused(&info.all()) {
-        Some(paused) => format!("{paused}: {drafts}; {} ends it", resumes(info, document)),
+    let all = info.all();
+    let keys = match all.receive {
+        Some(_) => "; later keys of the group stay on this device meanwhile",
+        None => "",
+    };
+    match paused(&all) {
+        Some(paused) => format!(
+            "{paused}: {drafts}{keys}; {} ends it",
+            resumes(info, document)
+        ),
         None => format!("resumed: {drafts} until what others wrote has come"),
     }
 }

@@ -43,7 +43,7 @@ pub fn sentence(code: &str) -> Option<Sentence> {
 fn paused(code: &str) -> Option<Sentence> {
     Some(Fixed(match code {
         "pause.full" => {
-            "as much as is kept waits here already while sending is paused; nothing of this change was done"
+            "as much as is kept waits here already while the document is paused; nothing of this change was done"
         }
         "pause.on" => "this is paused on this device",
         _ => return None,

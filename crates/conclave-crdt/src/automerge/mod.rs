@@ -199,7 +199,7 @@ pub(crate) fn split(update: &[u8], about_bytes: usize) -> Result<Vec<Vec<u8>>> {
     Ok(parts)
 }
 
-/// Updates one after the other in as few as hold them: changes name those before them, and stay as they are.
+/// Updates one after the other in as few as hold them: changes name those before them, and stay as they are. A record ends its padding with one byte more.
 fn coalesced(updates: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     let (mut inflated, mut actors) = (0, BTreeSet::new());
@@ -210,7 +210,7 @@ fn coalesced(updates: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
         let together = actors.union(&of).count();
         match all.last_mut() {
             Some(last)
-                if last.len() + update.len() <= MAX_UPDATE_BYTES
+                if last.len() + update.len() < MAX_UPDATE_BYTES
                     && inflated + bytes <= MAX_INFLATED_UPDATE_BYTES
                     && together <= MAX_REPLICAS_PER_UPDATE =>
             {

@@ -3,7 +3,9 @@
 
 use super::Yrs;
 use super::apart::Apart;
-use super::encode::{deletes_only, pack, write_deletes, write_position, write_section_header};
+use super::encode::{
+    deletes_only, pack_within, write_deletes, write_position, write_section_header,
+};
 use super::scan::{
     Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Deletes, Id, Item, Scan, skip_any,
 };
@@ -262,13 +264,15 @@ impl Yrs {
         };
         let scan = Scan::exact(&update)?;
         let joined = self.joined(&scan, &Apart::default())?;
-        if joined.len() <= MAX_UPDATE_BYTES {
+        // A record ends its padding with one byte more.
+        if joined.len() < MAX_UPDATE_BYTES {
             all.push(joined.into_owned());
             return Ok(());
         }
         let scan = Scan::exact(&joined)?;
         let client = stretch.client.unwrap_or_default();
-        all.extend(pack(client, &scan, &scan.deletes)?);
+        let most = MAX_UPDATE_BYTES - 1;
+        all.extend(pack_within(client, &scan, &scan.deletes, most)?);
         Ok(())
     }
 }

@@ -301,14 +301,17 @@ impl Cx {
     /// Asks the service for a document, or sends what can be sent of it.
     fn go_on(&mut self, group: &mut Group, doc: &mut Doc) {
         let writable = group.may_act();
-        let pause = self.pause_of(group.id, doc.id);
         let is_received = !self.is_receive_paused(group.id, doc.id);
         if !is_received && self.link.open(group.id, doc.id).is_some() {
             self.close_document(group.id, doc.id);
         }
         let link = self.link.document(group.id, doc.id);
-        if group.is_creating(&doc.id) && pause.keeps_drafts() {
+        if group.is_creating(&doc.id) && self.withholds_creation(group.id, doc.id) {
             // It is made known when that is over.
+            if link.is_none() {
+                let link = DocLink::Refused(NotOpen::Paused);
+                self.link.set_document(group.id, doc.id, link);
+            }
         } else if group.is_creating(&doc.id) {
             let directory = doc.id == DocumentId::directory(&group.id);
             if writable && link.is_none() && (directory || group.state().has_directory()) {
@@ -437,8 +440,11 @@ impl Cx {
     /// Whether nothing of a document is on its way but what rests here while it is paused.
     fn rests(&self, group: &Group, doc: &Doc) -> bool {
         let pause = self.pause_of(group.id, doc.id);
-        let is_here = self.link.is_caught_up(group.id, doc) || group.is_creating(&doc.id);
-        pause.keeps_drafts() && is_here && !doc.document.has_unsent_to_send()
+        let is_withheld = group.is_creating(&doc.id) && self.withholds_creation(group.id, doc.id);
+        let is_here = self.link.is_caught_up(group.id, doc) || is_withheld;
+        // What the log has lost and is not carried now is nothing that somebody waits for.
+        let only_drafts = doc.document.pending_count() == doc.document.drafts().0;
+        pause.keeps_drafts() && is_here && only_drafts
     }
 
     fn update_document_row(&mut self, group: &mut Group, doc: &mut Doc) {

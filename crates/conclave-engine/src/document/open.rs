@@ -8,6 +8,8 @@ use crate::service::Shown;
 
 /// Longest pause between two tries to open a document, in milliseconds.
 const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
+/// So many records that a document lacks are taken in together, which takes one engine call: after a pause, or after days.
+const GATHER_RECORDS: u64 = 64;
 /// Between any two tries to open documents again, in milliseconds.
 const BETWEEN_OPENS_MS: u64 = 100;
 
@@ -241,6 +243,9 @@ impl Cx {
             return self.close_document(group.id, doc.id);
         }
         if !self.compare_log(group, doc, &opened) {
+            if opened.head().size.saturating_sub(doc.document.size()) >= GATHER_RECORDS {
+                doc.document.gather();
+            }
             doc.errand = Some(Errand::Opened(opened, self.seed()));
         }
     }
@@ -296,7 +301,6 @@ impl Cx {
     pub(super) fn look(&mut self, group: &Group, doc: &mut Doc) {
         let key = (group.id, doc.id);
         let size = doc.document.size();
-        doc.document.gather();
         let doubted = self.link.doubted.contains(&key) && !self.link.compared.contains(&key);
         if !doubted || size == 0 {
             return self.ask_open(group.id, doc.id, doc.document.instance(), Some(size));
@@ -553,7 +557,7 @@ impl Cx {
                 return self.post(Post::MakeRoom(whole.group.id));
             }
             whole.group.look_at(id);
-            self.open_for_keys(&whole.group, id);
+            self.open_for_keys(whole, id);
             match whole.docs.get(&id) {
                 // There is nothing to ask for.
                 None if self.is_receive_paused(whole.group.id, id) => {}

@@ -239,7 +239,9 @@ impl Cx {
         doc: &mut Doc,
         prepared: Result<PreparedSnapshot, DocError>,
     ) {
-        let asked = self.link.document(group.id, doc.id).is_some();
+        // Or it was paused meanwhile.
+        let asked = self.link.document(group.id, doc.id).is_some()
+            || self.withholds_creation(group.id, doc.id);
         if self.link.online && !asked && group.may_act() && group.is_creating(&doc.id) {
             self.make_first(group, doc, prepared);
         }

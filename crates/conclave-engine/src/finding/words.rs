@@ -760,7 +760,7 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
         ),
         FindingKind::DraftsWait => three(
             format!(
-                "What you write in {place} stays on this device, since sending is paused; it has waited a week, or is 16 MiB or more by now. Nobody else has it, and at 64 MiB no more is taken."
+                "What you write in {place} stays on this device, since the document or the device is paused; it has waited a week, or is 16 MiB or more by now. Nobody else has it, and at 64 MiB no more is taken."
             ),
             NOBODY,
             "Resume it: `conclave doc resume`, or `conclave device resume` where the whole device is paused. What others wrote meanwhile comes in first, then yours is sent.",

@@ -262,7 +262,7 @@ impl Cx {
             self.ask_for_wraps(group);
         }
         if outcome.own && !outcome.removed.is_empty() {
-            group.rekey();
+            group.rekey(Rotation::Rekeying);
         }
         if group.state().rotating_since == group.state().epoch {
             self.rotation_begins(group, outcome.own);

@@ -155,6 +155,10 @@ impl Cx {
         };
         match Document::refound(&context, id, document, founding, instance, sealer) {
             Ok((made, _)) => {
+                if let About::Document(group, from) = old {
+                    // Drafts are in it: they go when they may.
+                    self.copy_pause((group, from), (id, document));
+                }
                 self.add_document(whole, made, kind, title.0);
                 for about in [old, About::Document(id, document)] {
                     self.ended(about, End::Carried);

@@ -152,9 +152,11 @@ impl Cx {
         }
         let rotate = TimerKind::Group(group.id, GroupTimer::Rotate);
         let (done, total) = group.kept.progress();
-        if group.rekey_since() != 0 && !group.rekeys() {
+        if !group.may_help(&own) {
+            // Others do it, or have said that it is done: that shows as documents open.
+        } else if !group.rekeys() {
             self.plan(15_000, 45_000, rotate);
-        } else if group.rekeys() && done < total {
+        } else if done < total {
             // What could not be re-keyed so far is looked at again.
             self.plan(60_000, 120_000, rotate);
         }

@@ -29,7 +29,7 @@ pub(crate) enum NotOpen {
     Later,
     /// The service's log lacks what is here, or went another way.
     Away,
-    /// Receiving is paused.
+    /// Receiving is paused, or of a new document also sending.
     Paused,
     /// The service does not take this new document. It is kept here, and offered again on the next connection.
     NotTaken(Refusal),
@@ -164,7 +164,7 @@ impl Link {
         matches!(link, Some(DocLink::Refused(NotOpen::Away)))
     }
 
-    /// Whether a document is not open because receiving is paused.
+    /// Whether a document is not open, or not made known, because it is paused.
     pub(crate) fn is_paused(&self, group: GroupId, id: DocumentId) -> bool {
         let link = self.document(group, id);
         matches!(link, Some(DocLink::Refused(NotOpen::Paused)))

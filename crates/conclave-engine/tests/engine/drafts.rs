@@ -492,3 +492,197 @@ fn what_was_answered_is_there_after_a_crash() {
     let pause = info(&mut world, BEN, place).pause.unwrap();
     assert_eq!(pause.drafts, 5);
 }
+
+/// Nobody comes into a group before its directory is there: that is no content.
+#[test]
+fn whoever_is_paused_founds_a_group_and_invites_into_it() {
+    let mut world = World::new(15, &["ana", "ben"]);
+    set(&mut world, ANA, None, true, Ways::Both);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    assert!(world.state(group).has_directory());
+    let Reply::Document(document) = world.ask(ANA, create(group, "first", "of ana")) else {
+        panic!("no document")
+    };
+    world.run();
+    assert!(!world.state(group).documents.contains_key(&document));
+    assert!(matches!(world.ask(ANA, Command::Settled), Reply::Done));
+    let waits = synced(&mut world, ANA, (group, document)).unwrap_err();
+    assert_eq!(waits.code(), "pause.on");
+    set(&mut world, ANA, None, false, Ways::Both);
+    world.run();
+    assert_eq!(world.text(BEN, group, document), "of ana");
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
+#[test]
+fn a_document_that_is_founded_anew_is_paused_as_it_was() {
+    let (mut world, place) = three(16);
+    let (group, document) = place;
+    set(&mut world, ANA, Some(place), true, Ways::Send);
+    world.edit(ANA, group, document, " draft");
+    world.run();
+    let Reply::Group(new) = world.ask(ANA, Command::Restart { group }) else {
+        panic!("no group")
+    };
+    world.run();
+    world.ask(BEN, Command::Accept { group: new });
+    world.run();
+    let copy = DocumentId::carried(&new, &document);
+    assert!(!world.state(new).documents.contains_key(&copy));
+    assert_eq!(world.text(ANA, new, copy), "begun draft");
+    set(&mut world, ANA, Some((new, copy)), false, Ways::Both);
+    world.run();
+    assert_eq!(world.text(BEN, new, copy), "begun draft");
+}
+
+#[test]
+fn what_somebody_tried_to_open_is_put_under_new_keys_all_the_same() {
+    let (mut world, (group, _)) = three(17);
+    set(&mut world, ANA, None, true, Ways::Receive);
+    let document = world.create_document(group, BEN, "of ben");
+    let f = Box::new(|_: &mut dyn conclave_crdt::Crdt| Ok(()));
+    let view = Command::View { group, document, f };
+    let error = world.call(ANA, view).unwrap().unwrap_err();
+    assert_eq!(error.code(), "pause.on");
+    world.go_offline(BEN);
+    let user = world.devices[CLEO].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.run();
+    assert_eq!(world.state(group).rotating_since, 0);
+}
+
+#[test]
+fn nobody_waits_for_what_a_paused_document_is_to_give_back() {
+    let (mut world, place) = three(18);
+    let (group, document) = place;
+    world.advance(900_000);
+    let copy = world.service.clone();
+    world.edit(ANA, group, document, " late");
+    world.run();
+    for at in [ANA, BEN, CLEO] {
+        world.go_offline(at);
+    }
+    world.service = copy;
+    world.service.disconnect_all();
+    world.go_online(BEN);
+    while world.status(BEN).under_way.returning == 0 {
+        world.advance(1);
+    }
+    set(&mut world, BEN, Some(place), true, Ways::Receive);
+    assert!(matches!(world.ask(BEN, Command::Settled), Reply::Done));
+    set(&mut world, BEN, Some(place), false, Ways::Receive);
+    for at in [ANA, CLEO] {
+        world.go_online(at);
+    }
+    world.advance(900_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.text(BEN, group, document), "begun late");
+}
+
+#[test]
+fn the_first_draft_is_the_one_that_has_waited() {
+    let (mut world, place) = three(19);
+    let (group, document) = place;
+    set(&mut world, BEN, Some(place), true, Ways::Receive);
+    world.advance(WEEK_MS + 60_000);
+    world.edit(BEN, group, document, " draft");
+    world.run();
+    world.found_only(BEN, &[]);
+    world.advance(WEEK_MS - 3_600_000);
+    world.edit(BEN, group, document, " more");
+    world.found_only(BEN, &[]);
+    world.advance(2 * 3_600_000);
+    world.found_only(BEN, &["document.drafts_wait"]);
+    let text = &world.open_findings(BEN)[0].text;
+    assert!(!text.contains("sending is paused"), "{text}");
+}
+
+/// A removal that its author does not finish ends nobody's pause before others had time for it.
+#[test]
+fn a_removal_by_somebody_else_ends_no_pause_at_once() {
+    for role in [Role::Editor, Role::Viewer] {
+        let (mut world, place) = three(20);
+        let (group, document) = place;
+        let ben = world.devices[BEN].user;
+        let to_role = Command::SetRole {
+            group,
+            user: ben,
+            role,
+        };
+        world.ask(ANA, to_role);
+        world.run();
+        set(&mut world, BEN, Some(place), true, Ways::Receive);
+        world.edit(ANA, group, document, " ana");
+        world.run();
+        let user = world.devices[CLEO].user;
+        world.command(ANA, Command::Remove { group, user });
+        world.until(|world| world.state(group).rotating_since != 0);
+        world.go_offline(ANA);
+        world.advance(50 * 60_000);
+        assert_eq!(world.text(BEN, group, document), "begun");
+        assert_ne!(world.state(group).rotating_since, 0);
+        world.advance(20 * 60_000);
+        let is_done = world.state(group).rotating_since == 0;
+        assert_eq!(is_done, role == Role::Editor);
+        let now = world.text(BEN, group, document);
+        assert_eq!(now.contains(" ana"), is_done, "{now}");
+    }
+}
+
+/// What is paused already is not paused again, and sending is a matter of what waits.
+#[test]
+fn a_pause_costs_nothing_where_nothing_waits() {
+    let (mut world, (group, _)) = three(21);
+    for at in 0..20 {
+        world.create_document(group, ANA, &format!("{at}"));
+    }
+    world.advance(700_000);
+    let done = |world: &World| world.work_done(BEN);
+    let before = done(&world);
+    for (pause, ways) in [
+        (true, Ways::Send),
+        (true, Ways::Send),
+        (false, Ways::Send),
+        (false, Ways::Both),
+    ] {
+        set(&mut world, BEN, None, pause, ways);
+    }
+    world.run();
+    let after = done(&world);
+    // The group, twice, and no document.
+    assert!(after.0 - before.0 <= 4, "{before:?} {after:?}");
+    assert_eq!(after.1, before.1);
+    set(&mut world, BEN, None, true, Ways::Receive);
+    world.run();
+    let before = done(&world);
+    world.devices[BEN].stored.clear();
+    set(&mut world, BEN, None, true, Ways::Receive);
+    world.run();
+    assert_eq!(done(&world), before);
+    assert_eq!(world.devices[BEN].stored.len(), 0);
+}
+
+/// Documents that are made while paused leave memory like others.
+#[test]
+fn what_is_made_while_paused_is_let_go_of() {
+    let mut world = World::new(22, &["ana"]);
+    world.unchecked = true;
+    let group = world.create_group(ANA);
+    set(&mut world, ANA, None, true, Ways::Send);
+    let mut made = Vec::new();
+    for at in 0..600 {
+        let Reply::Document(document) = world.ask(ANA, create(group, &format!("{at}"), "x")) else {
+            panic!("no document")
+        };
+        made.push(document);
+    }
+    world.run();
+    let hot = world.documents_in_memory(ANA);
+    assert!(hot < 600, "{hot}");
+    set(&mut world, ANA, None, false, Ways::Send);
+    world.advance(600_000);
+    let state = world.state(group);
+    assert!(made.iter().all(|id| state.documents.contains_key(id)));
+}

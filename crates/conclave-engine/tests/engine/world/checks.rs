@@ -22,6 +22,10 @@ impl World {
         self.devices[at].shell.engine().work_done()
     }
 
+    pub fn documents_in_memory(&self, at: usize) -> usize {
+        self.devices[at].shell.engine().documents_in_memory()
+    }
+
     pub fn findings(&self, at: usize) -> Vec<String> {
         let code = |event: &Event| match event {
             Event::Finding(found) => Some(format!("{}: {}", found.code, found.text)),
