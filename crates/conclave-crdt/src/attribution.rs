@@ -10,7 +10,7 @@ use crate::deeds::Deeds;
 use crate::differences::{Numbers, Outline};
 use crate::error::{CrdtError, Result};
 use crate::json::Slot;
-use crate::limits::MAX_JSON_DEPTH;
+use crate::limits::{MAX_JSON_DEPTH, MAX_PLACES_BYTES};
 use crate::types::ReplicaId;
 
 /// Who wrote operations.
@@ -127,7 +127,10 @@ impl<'a> Asking<'a> {
             return *stretch;
         }
         let stretch = self.writers.writer(replica, counter);
-        self.last = Some((replica.clone(), counter, stretch));
+        match &mut self.last {
+            Some((of, from, last)) if of == replica => (*from, *last) = (counter, stretch),
+            last => *last = Some((replica.clone(), counter, stretch)),
+        }
         stretch
     }
 }
@@ -148,6 +151,46 @@ pub(crate) trait Attributed {
     fn letters(&mut self, text: &Self::Node) -> Result<String>;
 }
 
+/// Where something stands, and what may still be spent on saying so.
+pub(crate) struct Path {
+    steps: Vec<PathElement>,
+    left: usize,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self {
+            steps: Vec::new(),
+            left: MAX_PLACES_BYTES,
+        }
+    }
+}
+
+impl Path {
+    pub(crate) fn push(&mut self, step: PathElement) {
+        self.steps.push(step);
+    }
+
+    pub(crate) fn pop(&mut self) {
+        self.steps.pop();
+    }
+
+    fn depth(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// This place, to be told.
+    pub(crate) fn told(&mut self) -> Result<Vec<PathElement>> {
+        let bytes = self.steps.iter().map(|step| match step {
+            PathElement::Key(key) => key.len(),
+            PathElement::Index(_) => 0,
+        });
+        let bytes: usize = bytes.map(|key| size_of::<PathElement>() + key).sum();
+        self.left = self.left.checked_sub(bytes).ok_or(CrdtError::TooLarge)?;
+        Ok(self.steps.clone())
+    }
+}
+
 /// Reads who wrote the values of a tree.
 pub(crate) fn of_values<T: Attributed>(
     tree: &mut T,
@@ -157,7 +200,7 @@ pub(crate) fn of_values<T: Attributed>(
     let mut reading = Reading {
         tree,
         asking: Asking::new(writers),
-        place: Vec::new(),
+        place: Path::default(),
         found: Vec::new(),
     };
     reading.within(Slot::Map(root))?;
@@ -167,13 +210,13 @@ pub(crate) fn of_values<T: Attributed>(
 struct Reading<'a, T> {
     tree: &'a mut T,
     asking: Asking<'a>,
-    place: Vec<PathElement>,
+    place: Path,
     found: Vec<AttributedValue>,
 }
 
 impl<T: Attributed> Reading<'_, T> {
     fn within(&mut self, container: Slot<T::Node>) -> Result<()> {
-        if self.place.len() > MAX_JSON_DEPTH {
+        if self.place.depth() > MAX_JSON_DEPTH {
             return Err(CrdtError::TooLarge);
         }
         match container {
@@ -203,7 +246,7 @@ impl<T: Attributed> Reading<'_, T> {
             Slot::Text(text) => WrittenBy::Text(self.tree.text(text, &mut self.asking)?),
             _ => WrittenBy::One(self.asking.who(replica, *counter).writer),
         };
-        let place = self.place.clone();
+        let place = self.place.told()?;
         self.found.push(AttributedValue { place, by });
         self.within(slot)?;
         self.place.pop();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::api::{Crdt, PathElement, Root};
-use crate::attribution::{Asking, Attributed, Stretch, Writers};
+use crate::attribution::{Asking, Attributed, Path, Stretch, Writers};
 use crate::error::{CrdtError, Result};
 use crate::json::Slot;
 use crate::limits::MAX_JSON_DEPTH;
@@ -90,15 +90,24 @@ pub(crate) struct Item {
     shape: Shape,
 }
 
-/// Numbers operations.
+/// Numbers operations. Of each it holds a few bytes: there is one for every character.
 #[derive(Default)]
-pub struct Numbers(HashMap<(ReplicaId, u64), u32>);
+pub struct Numbers {
+    replicas: HashMap<ReplicaId, u32>,
+    ops: HashMap<(u32, u64), u32>,
+}
 
 impl Writers for Numbers {
     fn writer(&mut self, replica: &ReplicaId, counter: u64) -> Stretch {
-        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let number = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let next = number(self.replicas.len());
+        let replica = match self.replicas.get(replica) {
+            Some(replica) => *replica,
+            None => *self.replicas.entry(replica.clone()).or_insert(next),
+        };
+        let next = number(self.ops.len());
         Stretch {
-            writer: *self.0.entry((replica.clone(), counter)).or_insert(next),
+            writer: *self.ops.entry((replica, counter)).or_insert(next),
             end: counter.saturating_add(1),
         }
     }
@@ -180,7 +189,8 @@ impl Shape {
 /// What differs between `before` and `after`, which came of it by further operations. Takes time in proportion to both.
 ///
 /// # Errors
-/// [`CrdtError::InvalidArgument`] if they cannot tell who wrote what they show; the errors of reading a document.
+/// [`CrdtError::InvalidArgument`] if they cannot tell who wrote what they show, [`CrdtError::TooLarge`] where to say where it differs would take more than
+/// [`crate::limits::MAX_PLACES_BYTES`]; the errors of reading a document.
 pub fn differences(before: &mut dyn Crdt, after: &mut dyn Crdt) -> Result<Differences> {
     let mut numbers = Numbers::default();
     let mut outline = |of: &mut dyn Crdt| {
@@ -192,8 +202,8 @@ pub fn differences(before: &mut dyn Crdt, after: &mut dyn Crdt) -> Result<Differ
     let nothing = (String::new(), Vec::new());
     let text = |of: &Option<(String, Vec<u32>)>| of.clone().unwrap_or_else(|| nothing.clone());
     let ((old, was), (new, is)) = (text(&one.text), text(&other.text));
-    comparing.text((&old, &was), (&new, &is));
-    comparing.inside(&one.values, &other.values);
+    comparing.text((&old, &was), (&new, &is))?;
+    comparing.inside(&one.values, &other.values)?;
     let others = |roots: Vec<Root>| -> Vec<Root> {
         roots.into_iter().filter(|root| !root.editable).collect()
     };
@@ -205,7 +215,7 @@ pub fn differences(before: &mut dyn Crdt, after: &mut dyn Crdt) -> Result<Differ
 
 #[derive(Default)]
 struct Comparing {
-    place: Vec<PathElement>,
+    place: Path,
     found: Vec<Difference>,
 }
 
@@ -256,20 +266,20 @@ fn steps(was: &[u32], is: &[u32]) -> Vec<Step> {
 }
 
 impl Comparing {
-    fn note(&mut self, what: Differs) {
-        self.found.push(Difference {
-            place: self.place.clone(),
-            what,
-        });
+    fn note(&mut self, what: Differs) -> Result<()> {
+        let place = self.place.told()?;
+        self.found.push(Difference { place, what });
+        Ok(())
     }
 
-    fn at(&mut self, step: PathElement, f: impl FnOnce(&mut Self)) {
+    fn at(&mut self, step: PathElement, f: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.place.push(step);
-        f(self);
+        f(self)?;
         self.place.pop();
+        Ok(())
     }
 
-    fn text(&mut self, (old, was): (&str, &[u32]), (new, is): (&str, &[u32])) {
+    fn text(&mut self, (old, was): (&str, &[u32]), (new, is): (&str, &[u32])) -> Result<()> {
         let (mut old, mut new) = (old.chars(), new.chars());
         for step in steps(was, is) {
             match step {
@@ -278,12 +288,13 @@ impl Comparing {
                     at: is.start,
                     deleted: old.by_ref().take(was.len()).collect(),
                     inserted: new.by_ref().take(is.len()).collect(),
-                }),
+                })?,
             }
         }
+        Ok(())
     }
 
-    fn items(&mut self, before: &[Item], after: &[Item]) {
+    fn items(&mut self, before: &[Item], after: &[Item]) -> Result<()> {
         let ops = |items: &[Item]| items.iter().map(|item| item.op).collect::<Vec<_>>();
         let values = |items: &[Item], range: core::ops::Range<usize>| {
             let items = items.get(range).unwrap_or_default();
@@ -294,53 +305,65 @@ impl Comparing {
                 Step::Stays(was, is) => {
                     if let (Some(old), Some(new)) = (before.get(was), after.get(is)) {
                         self.at(is.into(), |this| {
-                            if !this.inside(&old.shape, &new.shape) {
-                                this.member(Some(old), Some(new));
+                            match this.inside(&old.shape, &new.shape)? {
+                                true => Ok(()),
+                                false => this.member(Some(old), Some(new)),
                             }
-                        });
+                        })?;
                     }
                 }
                 Step::Differs { was, is } => self.note(Differs::Items {
                     at: is.start,
                     deleted: values(before, was),
                     inserted: values(after, is),
-                }),
+                })?,
             }
         }
+        Ok(())
     }
 
-    fn member(&mut self, before: Option<&Item>, after: Option<&Item>) {
+    fn member(&mut self, before: Option<&Item>, after: Option<&Item>) -> Result<()> {
         let (before, after) = (before.map(|it| &it.shape), after.map(|it| &it.shape));
         self.note(Differs::Member {
             before: before.map(Shape::to_json),
             after: after.map(Shape::to_json),
-        });
+        })
     }
 
     /// What differs inside a container. False where they are no containers of one kind, and not the same value.
-    fn inside(&mut self, before: &Shape, after: &Shape) -> bool {
+    fn inside(&mut self, before: &Shape, after: &Shape) -> Result<bool> {
         match (before, after) {
-            (Shape::Text(old, was), Shape::Text(new, is)) => self.text((old, was), (new, is)),
-            (Shape::List(old), Shape::List(new)) => self.items(old, new),
-            (Shape::Map(old), Shape::Map(new)) => {
-                let gone = old.keys().filter(|key| !new.contains_key(*key));
-                for key in gone {
-                    self.at(key.as_str().into(), |this| this.member(old.get(key), None));
-                }
-                for (key, item) in new {
-                    let was = old.get(key);
-                    self.at(key.as_str().into(), |this| {
-                        let same = was.filter(|was| was.op == item.op);
-                        let told = same.is_some_and(|was| this.inside(&was.shape, &item.shape));
-                        if !told {
-                            this.member(was, Some(item));
-                        }
-                    });
-                }
-            }
-            (Shape::Value(old), Shape::Value(new)) => return old == new,
-            _ => return false,
+            (Shape::Text(old, was), Shape::Text(new, is)) => self.text((old, was), (new, is))?,
+            (Shape::List(old), Shape::List(new)) => self.items(old, new)?,
+            (Shape::Map(old), Shape::Map(new)) => self.members(old, new)?,
+            (Shape::Value(old), Shape::Value(new)) => return Ok(old == new),
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
+    }
+
+    fn members(
+        &mut self,
+        old: &BTreeMap<String, Item>,
+        new: &BTreeMap<String, Item>,
+    ) -> Result<()> {
+        let gone = old.keys().filter(|key| !new.contains_key(*key));
+        for key in gone {
+            self.at(key.as_str().into(), |this| this.member(old.get(key), None))?;
+        }
+        for (key, item) in new {
+            let was = old.get(key);
+            self.at(key.as_str().into(), |this| {
+                let told = match was.filter(|was| was.op == item.op) {
+                    Some(was) => this.inside(&was.shape, &item.shape)?,
+                    None => false,
+                };
+                match told {
+                    true => Ok(()),
+                    false => this.member(was, Some(item)),
+                }
+            })?;
+        }
+        Ok(())
     }
 }

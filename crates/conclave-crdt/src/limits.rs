@@ -14,6 +14,8 @@ pub const MAX_WAITING_BYTES: usize = 16 << 20;
 pub const MAX_NESTING: u8 = 200;
 /// Deepest JSON value read from or written to a document.
 pub const MAX_JSON_DEPTH: usize = 100;
+/// Most bytes that the places of what is told of a document take: what lies deep under long keys is named with all of them, each time.
+pub const MAX_PLACES_BYTES: usize = 128 << 20;
 /// Largest state vector or list of heads accepted as a [`crate::Version`], in bytes.
 pub const MAX_VERSION_BYTES: usize = 1 << 20;
 

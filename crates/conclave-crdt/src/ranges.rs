@@ -5,6 +5,16 @@
 pub(crate) struct RangeSet(Vec<(u64, u64)>);
 
 impl RangeSet {
+    /// Of ranges in any order; takes no longer than to sort them.
+    pub(crate) fn of(mut ranges: Vec<(u64, u64)>) -> Self {
+        ranges.sort_unstable();
+        let mut set = Self::default();
+        ranges
+            .into_iter()
+            .for_each(|(start, end)| set.insert(start, end));
+        set
+    }
+
     #[cfg(feature = "yjs")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

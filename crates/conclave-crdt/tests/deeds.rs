@@ -148,6 +148,57 @@ fn values_count_one_each_and_what_is_put_in_place_of_one_takes_it_out() {
     }
 }
 
+/// Who names operations that nobody has written has taken nothing out, and costs nothing.
+#[test]
+fn what_nobody_has_written_is_not_taken_out() {
+    let mut doc = new(CrdtKind::Yjs, 1);
+    let empty = doc.snapshot().unwrap();
+    let mut updates = Updates::default();
+    insert(&mut doc, 0, "abc");
+    updates.note(&mut doc);
+    // No operations; of one client, one range: from 0 on as many as there can be.
+    for client in [7, 1] {
+        let hostile = [0, 1, client, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x07];
+        let _ = doc.apply(&[hostile.as_slice()]);
+        updates.all.push(hostile.to_vec());
+    }
+    let told = updates.deeds(&mut doc, &empty, 0, 1);
+    assert_eq!(told, [Deeds::default(), Deeds::default()]);
+}
+
+/// A change that waits for another has taken nothing out; once both are there, it has.
+#[test]
+fn what_waits_has_taken_nothing_out() {
+    for kind in KINDS {
+        // Nothing of the other, or something older of theirs.
+        for known in [0, 1] {
+            let (mut ana, mut ben, mut cleo) = (new(kind, 1), new(kind, 2), new(kind, 3));
+            let empty = cleo.snapshot().unwrap();
+            let mut updates = Updates::default();
+            for word in ["one", "two"] {
+                insert(&mut ben, 0, word);
+                updates.note(&mut ben);
+            }
+            apply_all(&mut ana, &updates.all);
+            view(&mut ana).splice(0, 3, "!").unwrap();
+            updates.note(&mut ana);
+            let ben_wrote = updates.all.clone();
+            apply_all(&mut cleo, &ben_wrote[..known]);
+            let _ = cleo.apply(&[ben_wrote[2].as_slice()]);
+            let told = updates.deeds(&mut cleo, &empty, 0, 2);
+            assert_eq!(
+                (told[0].chars, &told[0].deleted),
+                (1, &vec![]),
+                "{kind} {known}"
+            );
+            apply_all(&mut cleo, &ben_wrote[known..2]);
+            assert_eq!(text(&mut cleo), "!one");
+            let told = updates.deeds(&mut cleo, &empty, 0, 2);
+            assert_eq!(told[0].deleted, [(1, 3)], "{kind} {known}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_update_is_an_error() {
     for kind in KINDS {

@@ -10,7 +10,9 @@
 mod common;
 
 use common::*;
-use conclave_crdt::{CrdtKind, Difference, Differs, PathElement, differences};
+use conclave_crdt::{
+    ByReplica, CrdtError, CrdtKind, Difference, Differs, PathElement, differences,
+};
 use serde_json::{Value, json};
 
 fn at<'a>(json: &'a mut Value, place: &[PathElement]) -> &'a mut Value {
@@ -179,5 +181,28 @@ fn it_is_what_was_written_and_not_what_it_looks_like() {
             "{kind}"
         );
         assert!(!format!("{told:?}").contains("\"a\""));
+    }
+}
+
+/// Each of many values under a long key is named with all of it: what that takes is bounded.
+#[test]
+fn places_that_take_too_much_are_refused() {
+    for kind in KINDS {
+        let mut doc = new(kind, 1);
+        let key: PathElement = "k".repeat(200_000).as_str().into();
+        let items = vec![Value::Null; 2_000];
+        let place = [key.clone()];
+        doc.json().unwrap().put(&place, &items.into()).unwrap();
+        let before = doc.snapshot().unwrap();
+        for index in (0..2_000).rev().step_by(2) {
+            let place = [key.clone(), PathElement::Index(index)];
+            doc.json().unwrap().delete(&place).unwrap();
+        }
+        let mut writers = ByReplica::default();
+        let found = doc.attribution().unwrap().of_values(&mut writers);
+        assert_eq!(found.unwrap_err(), CrdtError::TooLarge, "{kind}");
+        let mut before = reload(kind, &before, 2);
+        let found = differences(before.as_mut(), doc.as_mut());
+        assert_eq!(found.unwrap_err(), CrdtError::TooLarge, "{kind}");
     }
 }

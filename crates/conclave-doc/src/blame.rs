@@ -93,14 +93,23 @@ pub enum View {
     Values,
 }
 
-/// Who wrote a record, where what lies before a position rests on somebody's word.
-pub(crate) fn judged(rests: Option<(u64, UserId)>, record: ByRecord) -> Writer {
+/// Who wrote what a record brought, where what lies before a position rests on somebody's word. What others had written before the document began is in it on
+/// its founder's, where that one is known.
+pub(crate) fn judged(
+    rests: Option<(u64, UserId)>,
+    founder: impl FnOnce() -> Option<UserId>,
+    record: ByRecord,
+) -> Writer {
+    let on_word = |snapshot_author| Writer::OnWordOf {
+        snapshot_author,
+        device: record.device,
+        record: Some(record),
+    };
     match rests {
-        Some((from, snapshot_author)) if record.seq < from => Writer::OnWordOf {
-            snapshot_author,
-            device: record.device,
-            record: Some(record),
-        },
+        Some((from, author)) if record.seq < from => on_word(author),
+        _ if record.seq == 0 && record.carrier.is_some() => {
+            founder().map_or(Writer::Unknown, on_word)
+        }
         _ => Writer::Proven(record),
     }
 }
@@ -153,17 +162,17 @@ impl<'a> Known<'a> {
 
     /// Who wrote a record of which this is told.
     pub(crate) fn judged(&self, record: ByRecord) -> Writer {
-        judged(self.rests, record)
+        judged(self.rests, || self.founder(record.carrier?), record)
     }
 
     /// Who founded the document with what others had written.
-    fn founder(&self, claim: &Claim) -> Option<UserId> {
+    fn founder(&self, device: DeviceId) -> Option<UserId> {
         let epoch = self.state.claims.as_ref()?.known().epoch_at(0)?;
-        self.context.authority.user_of(&claim.carrier?, epoch)
+        self.context.authority.user_of(&device, epoch)
     }
 
     /// Who wrote an operation, and up to which counter.
-    fn who(&self, replica: &ReplicaId, counter: u64) -> (Writer, u64) {
+    pub(crate) fn who(&self, replica: &ReplicaId, counter: u64) -> (Writer, u64) {
         let owner = self.state.tables.owners.get(replica);
         let Some(owner) = owner.filter(|owner| counter < owner.next) else {
             let writer = match self.unsent.contains(replica) {
@@ -184,20 +193,14 @@ impl<'a> Known<'a> {
         // Of what follows more may be known.
         let known_from = claims.and_then(|claims| claims.known_from(replica, counter));
         let end = claim.map_or(known_from.unwrap_or(owner.next), |claim| claim.end);
-        let on_word = |snapshot_author| Writer::OnWordOf {
-            snapshot_author,
-            device: owner.device,
-            record: claim.map(record),
-        };
         let writer = match (claim, self.rests) {
             (None, None) => Writer::Unknown,
-            (None, Some((_, author))) => on_word(author),
-            (Some(claim), Some((from, author))) if claim.seq < from => on_word(author),
-            (Some(claim), None) if claim.seq == 0 && claim.carrier.is_some() => {
-                // What others had written before the document began is in it on its founder's word.
-                self.founder(&claim).map_or(Writer::Unknown, on_word)
-            }
-            (Some(claim), _) => Writer::Proven(record(claim)),
+            (None, Some((_, snapshot_author))) => Writer::OnWordOf {
+                snapshot_author,
+                device: owner.device,
+                record: None,
+            },
+            (Some(claim), _) => self.judged(record(claim)),
         };
         (writer, end)
     }

@@ -56,6 +56,15 @@ impl ClaimRun {
         self.counter.saturating_add(operations)
     }
 
+    /// Who wrote the record at a position of it that brought operations of this device, and who carried it. What stood in a document before it began is in its
+    /// first record, which its founder wrote.
+    pub(crate) fn author(&self, seq: u64, owner: DeviceId) -> (DeviceId, Option<DeviceId>) {
+        match self.carrier {
+            Some(founder) if seq == 0 => (founder, None),
+            carrier => (owner, carrier),
+        }
+    }
+
     /// Whether a record continues it that brings the next operations.
     pub(crate) fn goes_on(&self, next: &Self) -> bool {
         self.seq.checked_add(self.records) == Some(next.seq)
@@ -210,14 +219,14 @@ impl Claims {
         })
     }
 
-    /// The last record that brought operations.
+    /// The last record that brought operations. The first record of a document may bring those of many: then one of those that tell who founded it.
     pub(crate) fn last(&self) -> Option<(&ReplicaId, u64, &ClaimRun)> {
         let last = self.runs.iter().filter_map(|(replica, runs)| {
             let run = runs.last()?;
             let seq = run.seq.saturating_add(run.records).saturating_sub(1);
             Some((replica, seq, run))
         });
-        last.max_by_key(|(_, seq, _)| *seq)
+        last.max_by_key(|(_, seq, run)| (*seq, run.carrier.is_some()))
     }
 
     /// The epoch of the records at a position.

@@ -3,10 +3,10 @@
 //! Of records since the checkpoint all is here. Of those before it there is left what the claims tell: whose operations stood where. What they do not tell is
 //! gone, and is said to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use conclave_crdt::{CrdtError, Deeds, Differences, differences};
-use conclave_proto::DeviceId;
+use conclave_crdt::{CrdtError, Deeds, Differences, ReplicaId, Stretch, Writers, differences};
+use conclave_proto::{DeviceId, UserId};
 
 use crate::blame::{ByRecord, Known, Writer, judged};
 use crate::content::{Content, TailEntry};
@@ -17,6 +17,8 @@ use crate::state::{News, SnapshotInfo};
 
 /// Most records in one page.
 pub const PAGE_RECORDS: usize = 500;
+/// Of how many at most it is told what a record took out of theirs.
+pub const MOST_NAMED: usize = 16;
 
 /// A part of a log, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub struct LogRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
     /// An edit.
-    Edit(Deeds),
+    Edit(EditDeeds),
     /// An edit that is part of the saved state: so many operations of it are known to have come with it.
     Folded {
         /// How many.
@@ -78,6 +80,114 @@ pub enum Recorded {
     Nothing,
     /// Part of the saved state; nothing more is known of it.
     Gone,
+}
+
+/// How much an edit did. What it wrote and took out again does not show in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EditDeeds {
+    /// Characters that it put into texts, as Unicode scalar values.
+    pub chars: u64,
+    /// Values that it put into maps and lists.
+    pub values: u64,
+    /// Marks of formatted text that it set.
+    pub formats: u64,
+    /// What it took out before any other did: whose, and how much, in whatever records they wrote it. Those of whom it took most, and [`MOST_NAMED`] at most.
+    pub deleted: Vec<(DeletedOf, u64)>,
+    /// And of all others.
+    pub deleted_of_others: u64,
+    /// What it took out and another had taken out before it.
+    pub deleted_again: u64,
+}
+
+/// Who wrote something, in whatever records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeletedOf {
+    /// This device, by signatures that were checked here.
+    Proven(DeviceId),
+    /// This device, on somebody's word.
+    OnWordOf {
+        /// DeletedOf word it is.
+        snapshot_author: UserId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// This device, in an edit that has no place in the log yet.
+    Unsent,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl From<Writer> for DeletedOf {
+    fn from(writer: Writer) -> Self {
+        match writer {
+            Writer::Proven(record) => Self::Proven(record.device),
+            Writer::OnWordOf {
+                snapshot_author,
+                device,
+                ..
+            } => Self::OnWordOf {
+                snapshot_author,
+                device,
+            },
+            Writer::Unsent => Self::Unsent,
+            Writer::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Numbers those of whom something was taken out. There are as many as there are devices, and not as there are records.
+struct Owners<'k, 'a> {
+    known: &'k Known<'a>,
+    numbers: HashMap<DeletedOf, u32>,
+    all: Vec<DeletedOf>,
+}
+
+impl<'k, 'a> Owners<'k, 'a> {
+    fn new(known: &'k Known<'a>) -> Self {
+        Self {
+            known,
+            numbers: HashMap::new(),
+            all: Vec::new(),
+        }
+    }
+
+    fn told(&self, deeds: Deeds) -> EditDeeds {
+        let (deleted, deleted_of_others) = most(deeds.deleted);
+        let whose = |number: u32| {
+            let at = usize::try_from(number).ok();
+            let whose = at.and_then(|at| self.all.get(at));
+            whose.copied().unwrap_or(DeletedOf::Unknown)
+        };
+        let deleted = deleted.into_iter();
+        EditDeeds {
+            chars: deeds.chars,
+            values: deeds.values,
+            formats: deeds.formats,
+            deleted: deleted.map(|(of, count)| (whose(of), count)).collect(),
+            deleted_of_others,
+            deleted_again: deeds.deleted_again,
+        }
+    }
+}
+
+/// The largest, and how much all others are.
+fn most(mut deleted: Vec<(u32, u64)>) -> (Vec<(u32, u64)>, u64) {
+    deleted.sort_by_key(|(of, count)| (core::cmp::Reverse(*count), *of));
+    let others = deleted.split_off(deleted.len().min(MOST_NAMED));
+    (deleted, others.iter().map(|(_, count)| count).sum())
+}
+
+impl Writers for Owners<'_, '_> {
+    fn writer(&mut self, replica: &ReplicaId, counter: u64) -> Stretch {
+        let (writer, end) = self.known.who(replica, counter);
+        let whose = DeletedOf::from(writer);
+        let next = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        let writer = *self.numbers.entry(whose).or_insert_with(|| {
+            self.all.push(whose);
+            next
+        });
+        Stretch { writer, end }
+    }
 }
 
 /// What the claims tell of a record.
@@ -118,7 +228,7 @@ impl Document {
             known.folded(from.max(gone), end.min(checkpoint), &mut records);
         }
         let first = from.max(checkpoint);
-        let mut deeds = self.content.deeds(first, end, &mut known)?.into_iter();
+        let mut deeds = self.content.deeds(first, end, &known)?.into_iter();
         for (seq, entry) in self.content.entries(first, end) {
             let what = match &entry.effect.news {
                 News::Update => Recorded::Edit(deeds.next().unwrap_or_default()),
@@ -183,7 +293,9 @@ impl Document {
             epoch: last.epoch,
             carrier: last.carrier,
         };
-        Some(judged(base.map(|base| (base.from, base.author)), record))
+        let rests = base.map(|base| (base.from, base.author));
+        // Where a founder brought it, that one is the device.
+        Some(judged(rests, || None, record))
     }
 }
 
@@ -215,8 +327,8 @@ impl Content {
         &mut self,
         from: u64,
         end: u64,
-        known: &mut Known<'_>,
-    ) -> Result<Vec<Deeds>, DocError> {
+        known: &Known<'_>,
+    ) -> Result<Vec<EditDeeds>, DocError> {
         let tail = (self.checkpoint.size..end).zip(&self.tail);
         let updates = tail.filter_map(|(seq, entry)| {
             let applied = entry.effect.news == News::Update;
@@ -230,7 +342,9 @@ impl Content {
         }
         let attribution = self.crdt.attribution().ok_or(CrdtError::InvalidArgument)?;
         let before = self.checkpoint.crdt.as_slice();
-        Ok(attribution.deeds(before, &updates, skip, known)?)
+        let mut owners = Owners::new(known);
+        let deeds = attribution.deeds(before, &updates, skip, &mut owners)?;
+        Ok(deeds.into_iter().map(|it| owners.told(it)).collect())
     }
 }
 
@@ -299,9 +413,10 @@ impl Known<'_> {
                 let Some(owner) = self.state.tables.owners.get(replica) else {
                     continue;
                 };
+                let (device, carrier) = run.author(seq, owner.device);
                 let folded = found.entry(seq).or_insert(Folded {
-                    device: owner.device,
-                    carrier: run.carrier,
+                    device,
+                    carrier,
                     operations: 0,
                 });
                 folded.operations = folded.operations.saturating_add(run.each);
@@ -344,5 +459,20 @@ impl Known<'_> {
             let by = self.unknown();
             records.push(gone_from(gone, end, by));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_of_whom_most_was_taken_are_named_and_the_others_counted() {
+        let all = (0..40).map(|of| (of, u64::from(of) + 1)).collect();
+        let (named, others) = most(all);
+        assert_eq!(named.len(), MOST_NAMED);
+        assert_eq!((named[0], named[15]), ((39, 40), (24, 25)));
+        assert_eq!(others, (1..=24).sum::<u64>());
+        assert_eq!(most(vec![(4, 1), (2, 1)]), (vec![(2, 1), (4, 1)], 0));
     }
 }

@@ -83,7 +83,7 @@ pub use context::{
 pub use document::Document;
 pub use drafts::DRAFT_BYTES;
 pub use error::{DocError, Fault, Finding, Suspect};
-pub use history::{LogPage, LogRecord, PAGE_RECORDS, Recorded};
+pub use history::{DeletedOf, EditDeeds, LogPage, LogRecord, MOST_NAMED, PAGE_RECORDS, Recorded};
 pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments, snapshot_row};
 pub use log::{LogView, SeenFault};
 pub use lost::Whose;

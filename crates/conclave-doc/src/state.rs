@@ -208,22 +208,24 @@ impl LogState {
     ) -> Self {
         let first_counter = kind.first_counter();
         let claims = match claims {
-            Some(claims) => KnownClaims::all(claims),
-            None if active.is_first() => {
+            // Who founds a document brings all of it, whatever that one says.
+            _ if active.is_first() => {
                 let founder = active.author.device;
                 KnownClaims::founded(&tables.owners, first_counter, founder)
             }
+            Some(claims) => KnownClaims::all(claims),
             None => KnownClaims::begin(active.covered.size),
         };
         let last = claims.known().last().and_then(|(replica, seq, run)| {
+            let (device, carrier) = run.author(seq, tables.owners.get(replica)?.device);
             Some(LastChange {
                 seq,
-                device: tables.owners.get(replica)?.device,
+                device,
                 epoch: match seq == active.seq {
                     true => Some(active.epoch),
                     false => claims.known().epoch_at(seq),
                 },
-                carrier: run.carrier,
+                carrier,
             })
         });
         Self {
@@ -530,6 +532,41 @@ pub(crate) mod tests {
         state.apply(8, &plain(8, 3, verdict(&second, differs, 3)));
         assert!(!state.active_is_settled());
         assert!(!needed(&state, &second).needs(2), "it is known to be right");
+    }
+
+    /// Whoever writes a document's first snapshot brings what is in it, whatever it says.
+    #[test]
+    fn a_first_snapshot_that_gives_its_content_to_others_is_its_authors() {
+        let first = snapshot(0, 0, 1, true);
+        let founder = first.author.device;
+        let other = DeviceId([0xbe; 16]);
+        assert_ne!(founder, other);
+        let replica = ReplicaId::from_bytes(&[1, 2]).unwrap();
+        let owner = crate::payload::ReplicaOwner {
+            device: other,
+            next: 5,
+        };
+        let tables = Tables {
+            owners: [(replica.clone(), owner)].into(),
+            ..Tables::default()
+        };
+        let run = ClaimRun {
+            counter: 0,
+            seq: 0,
+            records: 1,
+            each: 5,
+            carrier: None,
+        };
+        let forged = Claims {
+            runs: [(replica.clone(), vec![run])].into(),
+            epochs: Vec::new(),
+        };
+        let state = LogState::new(CrdtKind::Yjs, tables, Some(forged), first);
+        let claims = state.claims.as_ref().unwrap().whole().unwrap();
+        let carrier = claims.find(&replica, 3).and_then(|claim| claim.carrier);
+        assert_eq!(carrier, Some(founder));
+        let last = state.last.unwrap();
+        assert_eq!((last.device, last.carrier), (founder, None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use common::*;
 use conclave_crdt::{CrdtKind, Differs};
 use conclave_doc::*;
 use conclave_proto::*;
+use rand_chacha::rand_core::SeedableRng;
 
 const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
 
@@ -43,10 +44,14 @@ fn lines(page: &LogPage) -> Vec<String> {
     let line = |record: &LogRecord| {
         let what = match &record.what {
             Recorded::Edit(deeds) => {
+                assert_eq!(deeds.deleted_of_others, 0);
                 let gone = deeds.deleted.iter();
-                let gone = gone.map(|(of, count)| format!("-{count} of {}", name(*of)));
-                let gone: std::collections::BTreeSet<String> = gone.collect();
-                let gone: Vec<String> = gone.into_iter().collect();
+                let gone = gone.map(|(of, count)| match of {
+                    DeletedOf::Proven(device) => format!("-{count} of {}", device.0[0]),
+                    DeletedOf::OnWordOf { device, .. } => format!("-{count} of {}?", device.0[0]),
+                    DeletedOf::Unsent | DeletedOf::Unknown => format!("-{count} of {of:?}"),
+                });
+                let gone: Vec<String> = gone.collect();
                 let again = deeds.deleted_again;
                 format!("+{} {} again {again}", deeds.chars, gone.join(" "))
             }
@@ -89,7 +94,7 @@ fn each_record_says_what_it_did_and_whose_it_took_out() {
             let expected = [
                 "0+1 1: snapshot of 0",
                 "1+1 2: +6  again 0",
-                "2+1 1: +0 -1 of 1 -2 of 2 again 0",
+                "2+1 1: +0 -2 of 2 -1 of 1 again 0",
                 "3+1 2: +0 -1 of 2 again 1",
             ];
             assert_eq!(lines(&page), expected, "{kind} {at}");
@@ -99,6 +104,90 @@ fn each_record_says_what_it_did_and_whose_it_took_out() {
         let last = page(&mut sim, LIAR, None, 1);
         assert_eq!(lines(&last), ["3+1 2: +0 -1 of 2 again 1"]);
         assert_eq!(last.older, Some(3));
+    }
+}
+
+/// However many records wrote what one takes out: it is told by who wrote it.
+#[test]
+fn what_many_records_wrote_and_one_takes_out_is_one_number() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &ROLES, "ab");
+        for at in 0..30 {
+            sim.peers[EDITOR].insert(at, "x");
+            sim.settle();
+        }
+        let all = sim.peers[OWNER].text().chars().count();
+        sim.peers[OWNER].edit(|crdt| crdt.text().unwrap().splice(0, all, ""));
+        sim.settle();
+        let page = page(&mut sim, LIAR, None, 1);
+        assert_eq!(
+            lines(&page),
+            ["31+1 1: +0 -30 of 2 -2 of 1 again 0"],
+            "{kind}"
+        );
+        assert_eq!(page.writers.len(), 1, "nobody else is told");
+    }
+}
+
+/// What an edit takes out of a record that is set aside waits with it.
+#[test]
+fn an_edit_that_waits_for_what_is_set_aside_does_not_break_the_log() {
+    for kind in KINDS {
+        for known in [false, true] {
+            let mut sim = Sim::new(kind, &ROLES, "hello");
+            if known {
+                sim.peers[EDITOR].insert(0, "old");
+                sim.settle();
+            }
+            sim.world.rekey();
+            sim.advance_epochs();
+            sim.peers[LIAR].keys.withheld.insert(1);
+            sim.peers[EDITOR].insert(0, "xyz");
+            sim.settle();
+            sim.with(LIAR, |doc, ctx, _| doc.set_aside(ctx).unwrap());
+            sim.world.rekey();
+            sim.advance_epochs();
+            sim.peers[OWNER].edit(|crdt| crdt.text().unwrap().splice(0, 2, "!"));
+            sim.settle();
+            let seq = 2 + u64::from(known);
+            let line = |rest: &str| format!("{seq}+1 1: +1 {rest} again 0");
+            let seen = page(&mut sim, EDITOR, None, 1);
+            assert_eq!(lines(&seen), [line("-2 of 2")], "{kind} {known}");
+            let waiting = page(&mut sim, LIAR, None, 100);
+            let told = lines(&waiting);
+            assert_eq!(told[told.len() - 2], format!("{}+1 2: Aside", seq - 1));
+            assert_eq!(told.last().unwrap(), &line(""), "{kind} {known}");
+        }
+    }
+}
+
+/// What others had written is in a document that is founded anew on its founder's word: of its last change as of each character.
+#[test]
+fn who_founds_a_document_anew_wrote_last_in_it() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &ROLES, "");
+        sim.peers[EDITOR].insert(0, "theirs");
+        sim.settle();
+        let mut rng = rand_chacha::ChaCha20Rng::from_seed([7; 32]);
+        let keys = sim.peers[OWNER].keys.clone();
+        let ctx = sim.world.ctx(OWNER, 0, &keys);
+        let founding = sim.peers[OWNER].doc.founding(&ctx).unwrap();
+        let key = device_key(OWNER);
+        let with = sealer(&key, &mut rng);
+        let document = DocumentId([9; 16]);
+        let founded = Document::refound(&ctx, GROUP, document, founding, instance(9), with);
+        let (mut founded, _) = founded.unwrap();
+        let last = founded.last_writer();
+        assert!(
+            matches!(last, Some(Writer::Proven(record)) if record.device == device(OWNER) && record.carrier.is_none()),
+            "{kind}: {last:?}"
+        );
+        founded.snapshot_accepted(&ctx, 0).unwrap();
+        let blame = founded.blame(&ctx, View::Text).unwrap();
+        assert!(
+            matches!(blame.writers[..], [Writer::OnWordOf { device: of, .. }] if of == device(EDITOR)),
+            "{kind}: {blame:?}"
+        );
     }
 }
 

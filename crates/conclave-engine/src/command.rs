@@ -811,7 +811,7 @@ pub struct DocumentInfo {
     /// Where work on it did not come back, if that is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<StuckInfo>,
-    /// Its last change that is here; none where it was never opened, or nobody has written in it.
+    /// Its last change that is here; none where it was never opened, nobody has written in it, or the group's policy is that nobody is shown who wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastInfo>,
 }

@@ -28,6 +28,11 @@ pub(super) async fn run(context: &Context, which: &Which, since: Option<Since>) 
     let blame = ask(context, group, &info, view).await?;
     let since = since.unwrap_or(Since::Record(0));
     let rows = rows(&blame, since);
+    if let (Since::Record(seq), Some(size)) = (since, info.size)
+        && seq >= size.max(1)
+    {
+        note(&beyond(seq, size), context.global.json);
+    }
     let straddling = blame
         .writers
         .iter()
@@ -92,13 +97,28 @@ impl Since {
                 _ => Age::Newer,
             },
             (Self::Time(since), _) => match record.and_then(|record| record.when) {
-                Some(when) if when.after >= since => Age::Newer,
+                // The time of what was carried is that of the record that carries it: it was written some time before.
+                Some(when) if when.after >= since => match record {
+                    Some(record) if record.carrier.is_some() => Age::Either,
+                    _ => Age::Newer,
+                },
                 Some(when) if when.before.is_some_and(|before| before <= since) => Age::Older,
                 // Also where nothing is known.
                 _ => Age::Either,
             },
         }
     }
+}
+
+/// What is said of a number that no record has yet: it may have been meant as a year.
+fn beyond(seq: u64, size: u64) -> String {
+    let mut said = format!(
+        "note: {seq} was taken as the number of a change, and there are {size} changes so far, numbered from 0"
+    );
+    if (1970..=9999).contains(&seq) {
+        said.push_str(&format!("; a date is written as {seq}-01-01"));
+    }
+    said
 }
 
 async fn ask(
@@ -367,6 +387,13 @@ mod tests {
             });
             WriterInfo::Proven(record)
         };
+        // When it was written is not known, only when it was carried.
+        let carried = |mut writer: WriterInfo| {
+            if let WriterInfo::Proven(record) = &mut writer {
+                record.carrier = Some(DeviceId([9; 16]));
+            }
+            writer
+        };
         let day = 24 * 3_600_000;
         let blame = BlameInfo {
             writers: vec![
@@ -376,10 +403,12 @@ mod tests {
                 wrote("Dana", day, None),
                 WriterInfo::Unsent,
                 WriterInfo::Unknown,
+                carried(wrote("Emil", day, Some(day + 1))),
+                carried(wrote("Fred", 0, Some(day))),
             ],
             shown: BlameShown::Text {
-                text: "abcdef".to_owned(),
-                runs: (0..6).map(|writer| run(writer, 1)).collect(),
+                text: "abcdefgh".to_owned(),
+                runs: (0..8).map(|writer| run(writer, 1)).collect(),
             },
         };
         let rows = rows(&blame, "1970-01-02".parse().unwrap());
@@ -391,8 +420,18 @@ mod tests {
             "Dana  2 Jan 1970 00:00 UTC",
             "you, not sent yet",
             "unknown ?",
+            "Emil  2 Jan 1970 00:00 UTC ?",
+            "",
         ];
         assert_eq!(margins, expected);
+    }
+
+    #[test]
+    fn a_year_alone_is_a_number_and_that_is_said() {
+        let said = beyond(2026, 40);
+        assert!(said.contains("there are 40 changes"), "{said}");
+        assert!(said.ends_with("2026-01-01"), "{said}");
+        assert!(!beyond(50, 40).contains("date"));
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
         /// How many at most
-        #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+        #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Only those before the change with this number
         #[arg(long, value_name = "NUMBER")]

@@ -139,9 +139,12 @@ fn edited(edit: &EditInfo) -> String {
     ];
     let wrote: Vec<String> = wrote.into_iter().flatten().collect();
     let deleted = edit.deleted.iter();
-    let deleted: Vec<String> = deleted
-        .map(|it| format!("{} of {}", it.count, whose(&it.of)))
+    let mut deleted: Vec<String> = deleted
+        .map(|it| format!("{} of {}", it.count, named(&it.of)))
         .collect();
+    if edit.deleted_of_others > 0 {
+        deleted.push(format!("{} of others", edit.deleted_of_others));
+    }
     let mut parts = Vec::new();
     if !wrote.is_empty() {
         parts.push(format!("wrote {}", wrote.join(", ")));
@@ -155,14 +158,6 @@ fn edited(edit: &EditInfo) -> String {
     match parts.is_empty() {
         true => "edit that leaves nothing behind".to_owned(),
         false => parts.join("; "),
-    }
-}
-
-/// Whose something was that was taken out.
-fn whose(of: &WriterInfo) -> String {
-    match record_of(of).and_then(|record| record.seq) {
-        Some(seq) => format!("{}'s {seq}", named(of)),
-        None => named(of),
     }
 }
 
@@ -211,13 +206,14 @@ mod tests {
                 of: by("Ben", 3),
                 count: 2,
             }],
+            deleted_of_others: 5,
             deleted_again: 1,
         };
         let expected = [
             "7",
             "Ana",
             "1 Jan 1970 00:00 UTC – 1 Jan 1970 01:00 UTC",
-            "wrote 12 characters, 1 format; took out 2 of Ben's 3; and 1 that were gone",
+            "wrote 12 characters, 1 format; took out 2 of Ben, 5 of others; and 1 that were gone",
             "90 bytes",
         ];
         assert_eq!(row(&record(RecordedInfo::Edit(edit))), expected);

@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 
-use automerge::{ActorId, AutoCommit, ObjId, ROOT, ReadDoc, ScalarValue, Value as AmValue};
+use automerge::{
+    ActorId, AutoCommit, ChangeHash, ObjId, ROOT, ReadDoc, ScalarValue, Value as AmValue,
+};
 
 use super::Automerge;
 use super::json::{Tree, refused, slot};
 use super::text::text_object;
 use crate::attribution::{
-    Asking, Attributed, AttributedValue, Attribution, Op, Run, Writers, of_values, push_run,
+    Asking, Attributed, AttributedValue, Attribution, Op, Run, Stretch, Writers, of_values,
+    push_run,
 };
 use crate::deeds::Deeds;
 use crate::differences::{Numbers, Outline, outlined};
@@ -58,48 +61,59 @@ impl Attribution for Automerge {
     }
 }
 
-/// Of each actor the numbers of the first operations of its changes, in their order.
-pub(super) struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64)>)>);
+/// Of each actor its changes in their order: the numbers of their first and last operation, and their own.
+pub(super) struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64, u64)>)>);
 
 impl Changes {
     pub(super) fn of(doc: &mut AutoCommit) -> Result<Self> {
+        Self::with_ids(doc, |_| {})
+    }
+
+    /// The same, and gives the id of each.
+    pub(super) fn with_ids(doc: &mut AutoCommit, mut id: impl FnMut(ChangeHash)) -> Result<Self> {
         let mut all = HashMap::new();
         for change in doc.get_changes_meta(&[]) {
+            id(change.hash);
             if !all.contains_key(change.actor.as_ref()) {
                 let replica = ReplicaId::from_bytes(change.actor.to_bytes())?;
                 all.insert(change.actor.as_ref().clone(), (replica, Vec::new()));
             }
-            if let Some((_, starts)) = all.get_mut(change.actor.as_ref()) {
-                starts.push((change.start_op, change.seq));
+            if let Some((_, changes)) = all.get_mut(change.actor.as_ref()) {
+                changes.push((change.start_op, change.max_op, change.seq));
             }
         }
-        for (_, starts) in all.values_mut() {
-            starts.sort_unstable();
+        for (_, changes) in all.values_mut() {
+            changes.sort_unstable();
         }
         Ok(Self(all))
     }
 
-    /// The actor and change of an operation.
+    /// The actor and change of an operation, and the last operation of that change.
+    fn find(&self, actor: &ActorId, number: u64) -> Option<(&ReplicaId, u64, u64)> {
+        let (replica, changes) = self.0.get(actor)?;
+        let after = changes.partition_point(|(start, ..)| *start <= number);
+        let (_, last, seq) = changes.get(after.checked_sub(1)?)?;
+        (number <= *last).then_some((replica, *seq, *last))
+    }
+
+    /// The actor and change of an operation that is shown.
     fn change(&self, id: &ObjId) -> Result<(&ReplicaId, u64)> {
         let ObjId::Id(number, actor, _) = id else {
             return Err(CrdtError::Engine);
         };
-        let (replica, starts) = self.0.get(actor).ok_or(CrdtError::Engine)?;
-        let after = starts.partition_point(|(start, _)| start <= number);
-        let found = after.checked_sub(1).and_then(|at| starts.get(at));
-        let (_, seq) = found.ok_or(CrdtError::Engine)?;
-        Ok((replica, *seq))
+        let found = self.find(actor, *number).ok_or(CrdtError::Engine)?;
+        Ok((found.0, found.1))
     }
 
-    /// The change of an actor's operation, and the first operation of its next.
-    pub(super) fn counter(&self, replica: &ReplicaId, number: u64) -> Result<(u64, u64)> {
+    /// Who wrote an actor's operation, and up to which one. An operation that is not there is nobody's.
+    pub(super) fn who(&self, replica: &ReplicaId, number: u64, asking: &mut Asking<'_>) -> Stretch {
         let actor = ActorId::from(replica.as_bytes());
-        let (_, starts) = self.0.get(&actor).ok_or(CrdtError::Engine)?;
-        let after = starts.partition_point(|(start, _)| *start <= number);
-        let found = after.checked_sub(1).and_then(|at| starts.get(at));
-        let (_, seq) = found.ok_or(CrdtError::Engine)?;
-        let next = starts.get(after).map_or(u64::MAX, |(start, _)| *start);
-        Ok((*seq, next))
+        let found = self.find(&actor, number);
+        let (counter, last) = found.map_or((u64::MAX, number), |(_, seq, last)| (seq, last));
+        Stretch {
+            writer: asking.who(replica, counter).writer,
+            end: last.saturating_add(1),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use yrs::{
 };
 
 use super::capture::FOREIGN_ORIGIN;
-use super::deeds::deeds;
 use super::json::{JSON_ROOT, Node, slot};
 use super::order::{Order, Owner};
 use super::scan::Id;
@@ -45,7 +44,7 @@ impl Attribution for Yrs {
         from: usize,
         writers: &mut dyn Writers,
     ) -> Result<Vec<Deeds>> {
-        deeds(before, updates, from, writers)
+        self.deeds_of(before, updates, from, writers)
     }
 
     fn outline(&mut self, numbers: &mut Numbers) -> Result<Outline> {

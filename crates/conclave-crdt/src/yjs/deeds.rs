@@ -1,26 +1,37 @@
 //! What single Yjs updates did.
 
+use std::collections::HashMap;
+
+use yrs::ReadTxn;
+
+use super::Yrs;
 use super::scan::{
     Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_FORMAT, CONTENT_STRING, Deletes, Scan, utf16_len,
 };
 use super::waiting::split_snapshot;
 use crate::attribution::{Asking, Writers};
-use crate::deeds::{Deeds, Following, Told, Units};
+use crate::deeds::{Collected, Deeds, Following, Told};
 use crate::error::Result;
 use crate::reader::Reader;
 use crate::types::ReplicaId;
 
-fn add(units: &mut Units, deletes: &Deletes) {
+/// How many operations of each client are in a document.
+type Held = HashMap<u64, u64>;
+
+/// Adds what is deleted of what is held.
+fn add(units: &mut Collected, deletes: &Deletes, held: &Held) {
     for (client, ranges) in deletes {
-        let set = units.entry(ReplicaId::from_client(*client)).or_default();
-        ranges
-            .iter()
-            .for_each(|(start, end)| set.insert(start, end));
+        let Some(held) = held.get(client) else {
+            continue;
+        };
+        for (start, end) in ranges.within(0, *held) {
+            units.add(ReplicaId::from_client(*client), start, end);
+        }
     }
 }
 
 /// What an update tells. What is written by another hand in a part that was there before counts where that hand wrote it.
-fn told(update: &[u8]) -> Result<Told> {
+fn told(update: &[u8], held: &Held) -> Result<Told> {
     let scan = Scan::exact(update)?;
     let mut told = Told::default();
     for section in &scan.sections {
@@ -41,30 +52,47 @@ fn told(update: &[u8]) -> Result<Told> {
             }
         }
     }
-    add(&mut told.deleted, &scan.deletes);
+    let mut deleted = Collected::default();
+    add(&mut deleted, &scan.deletes, held);
+    told.deleted = deleted.sorted();
     Ok(told)
 }
 
-/// What updates did from one of them on; the first follows on a snapshot.
-pub(super) fn deeds(
-    before: &[u8],
-    updates: &[&[u8]],
-    from: usize,
-    writers: &mut dyn Writers,
-) -> Result<Vec<Deeds>> {
-    let mut gone = Units::new();
-    for scan in &split_snapshot(before)? {
-        add(&mut gone, &scan.deletes);
+impl Yrs {
+    fn held(&mut self) -> Result<Held> {
+        let clocks = self.read(|txn| txn.state_vector())?;
+        let clocks = clocks.iter();
+        Ok(clocks
+            .map(|(client, clock)| (client.get(), u64::from(*clock)))
+            .collect())
     }
-    let mut following = Following::new(gone, |_, unit| Ok((unit, unit + 1)));
-    let mut asking = Asking::new(writers);
-    let mut deeds = Vec::new();
-    for (at, update) in updates.iter().enumerate() {
-        let told = told(update)?;
-        match at < from {
-            true => following.skip(&told),
-            false => deeds.push(following.next(&told, &mut asking)?),
+
+    /// What updates did from one of them on; the first follows on a snapshot.
+    pub(super) fn deeds_of(
+        &mut self,
+        before: &[u8],
+        updates: &[&[u8]],
+        from: usize,
+        writers: &mut dyn Writers,
+    ) -> Result<Vec<Deeds>> {
+        let held = self.held()?;
+        let mut gone = Collected::default();
+        for scan in &split_snapshot(before)? {
+            add(&mut gone, &scan.deletes, &held);
         }
+        // Writers count the same operations.
+        let who =
+            |replica: &ReplicaId, unit: u64, asking: &mut Asking<'_>| asking.who(replica, unit);
+        let mut following = Following::new(&gone.sorted(), who);
+        let mut asking = Asking::new(writers);
+        let mut deeds = Vec::new();
+        for (at, update) in updates.iter().enumerate() {
+            let told = told(update, &held)?;
+            match at < from {
+                true => following.skip(&told),
+                false => deeds.push(following.next(&told, &mut asking)),
+            }
+        }
+        Ok(deeds)
     }
-    Ok(deeds)
 }

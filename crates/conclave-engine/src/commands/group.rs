@@ -4,6 +4,7 @@ use conclave_identity::DeviceRequest;
 
 use super::*;
 use crate::command::{LastInfo, RequestInfo};
+use crate::document::Spans;
 
 /// How a request is shown.
 pub(crate) fn request_info(request: &DeviceRequest) -> RequestInfo {
@@ -204,6 +205,8 @@ impl Cx {
     pub(crate) fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
         let directory = DocumentId::directory(&group.id);
         let state = group.state();
+        let shows_writers = self.check_attribution(group).is_ok();
+        let spans = Spans::of(group);
         let mut ids: BTreeSet<DocumentId> = state.documents.keys().copied().collect();
         ids.extend(group.documents.keys());
         ids.remove(&directory);
@@ -232,10 +235,13 @@ impl Cx {
                     stuck: row
                         .and_then(|row| row.stuck.as_ref())
                         .map(|stuck| self.stuck_info(group, stuck)),
-                    last: row.and_then(|row| row.last.as_ref()).map(|last| LastInfo {
-                        by: self.writer_info(group, &last.writer()),
-                        received: last.received,
-                    }),
+                    last: row
+                        .and_then(|row| row.last.as_ref())
+                        .filter(|_| shows_writers)
+                        .map(|last| LastInfo {
+                            by: self.writer_info(group, &spans, &last.writer()),
+                            received: last.received,
+                        }),
                 }
             })
             .collect()

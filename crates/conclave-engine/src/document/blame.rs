@@ -132,8 +132,9 @@ impl Cx {
     /// Answers who wrote what a document shows.
     pub(super) fn blamed(&mut self, group: &Group, id: CommandId, blame: Result<Blame, DocError>) {
         let blame = blame.map_err(plain).map(|blame| {
+            let spans = Spans::of(group);
             let writers = blame.writers.iter();
-            let writers = writers.map(|writer| self.writer_info(group, writer));
+            let writers = writers.map(|writer| self.writer_info(group, &spans, writer));
             let shown = match blame.shown {
                 Shown::Text { text, runs } => BlameShown::Text { text, runs },
                 Shown::Values { json, values } => BlameShown::Values {
@@ -149,7 +150,7 @@ impl Cx {
         self.reply(id, blame);
     }
 
-    /// Whether the group keeps who wrote what.
+    /// Whether members of the group are shown who wrote what.
     pub(crate) fn check_attribution(&self, group: &Group) -> Result<(), EngineError> {
         match group.state().policy.attribution {
             0 => Err(EngineError::AttributionOff),
@@ -157,9 +158,9 @@ impl Cx {
         }
     }
 
-    pub(crate) fn writer_info(&self, group: &Group, writer: &Writer) -> WriterInfo {
+    pub(crate) fn writer_info(&self, group: &Group, spans: &Spans, writer: &Writer) -> WriterInfo {
         match writer {
-            Writer::Proven(record) => WriterInfo::Proven(self.record_writer(group, record)),
+            Writer::Proven(record) => WriterInfo::Proven(self.record_writer(group, spans, record)),
             Writer::OnWordOf {
                 snapshot_author,
                 device,
@@ -167,7 +168,7 @@ impl Cx {
             } => WriterInfo::OnWordOf {
                 word_of: self.person(snapshot_author),
                 writer: match record {
-                    Some(record) => self.record_writer(group, record),
+                    Some(record) => self.record_writer(group, spans, record),
                     None => RecordWriter {
                         author: self.author(group, device),
                         device: *device,
@@ -189,25 +190,57 @@ impl Cx {
         Some(self.person(&row.user))
     }
 
-    fn record_writer(&self, group: &Group, record: &ByRecord) -> RecordWriter {
+    fn record_writer(&self, group: &Group, spans: &Spans, record: &ByRecord) -> RecordWriter {
         RecordWriter {
             author: self.author(group, &record.device),
             device: record.device,
             seq: Some(record.seq),
             id: record.id,
-            when: record.epoch.and_then(|epoch| span(group, epoch)),
+            when: record.epoch.and_then(|epoch| spans.at(epoch)),
             carrier: record.carrier,
         }
     }
 }
 
-/// When an epoch was: as far as the rows of members tell, each of which says when it began.
-fn span(group: &Group, epoch: u64) -> Option<Span> {
-    let rows = group.state().roster.rows();
-    let before = rows.iter().filter(|row| row.first_epoch > epoch);
-    let until = rows.iter().filter(|row| row.first_epoch <= epoch);
-    Some(Span {
-        after: until.map(|row| row.time).max()?,
-        before: before.map(|row| row.time).min(),
-    })
+/// When epochs were: as far as the rows of members tell, each of which says when it began.
+pub(crate) struct Spans {
+    /// In the order of epochs: one in which rows began, the latest time of those up to it, and the earliest of those after it.
+    epochs: Vec<(u64, UnixMs, Option<UnixMs>)>,
+}
+
+impl Spans {
+    /// Takes time in proportion to the group's members; each question after that, next to none.
+    pub(crate) fn of(group: &Group) -> Self {
+        let rows = group.state().roster.rows().iter();
+        let mut rows: Vec<(u64, UnixMs)> = rows.map(|row| (row.first_epoch, row.time)).collect();
+        rows.sort_unstable();
+        let mut epochs: Vec<(u64, UnixMs, Option<UnixMs>)> = Vec::new();
+        for (epoch, time) in &rows {
+            match epochs.last_mut() {
+                Some((last, latest, _)) if last == epoch => *latest = (*latest).max(*time),
+                last => {
+                    let before = last.map_or(*time, |(_, latest, _)| *latest);
+                    epochs.push((*epoch, before.max(*time), None));
+                }
+            }
+        }
+        let mut rest = rows.iter().rev().peekable();
+        let mut earliest = None;
+        for (epoch, _, after) in epochs.iter_mut().rev() {
+            while let Some((_, time)) = rest.next_if(|(of, _)| of > epoch) {
+                earliest = Some(earliest.map_or(*time, |least: UnixMs| least.min(*time)));
+            }
+            *after = earliest;
+        }
+        Self { epochs }
+    }
+
+    fn at(&self, epoch: u64) -> Option<Span> {
+        let after = self.epochs.partition_point(|(first, ..)| *first <= epoch);
+        let (_, after, before) = self.epochs.get(after.checked_sub(1)?)?;
+        Some(Span {
+            after: *after,
+            before: *before,
+        })
+    }
 }

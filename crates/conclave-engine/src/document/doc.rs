@@ -1,6 +1,7 @@
 //! What a document in memory is.
 
 use super::*;
+use crate::group::LastBy;
 
 /// Most epochs of which it is remembered where a document's records lie.
 const EPOCHS: usize = 256;
@@ -59,6 +60,8 @@ pub(crate) struct Notes {
     pub(super) turn: Turn,
     /// Size of its log when it was last looked whether that had grown.
     pub(super) size: u64,
+    /// In which minute its row was saved last, and who had made the last change by then.
+    pub(super) told_last: Option<(UnixMs, Option<LastBy>)>,
     /// The snapshot that is being read from its row.
     pub(super) reads: Option<u64>,
     /// First and last position at which records of an epoch were delivered.
@@ -71,6 +74,7 @@ impl Default for Notes {
             waiters: Vec::new(),
             turn: Turn::Open,
             size: 0,
+            told_last: None,
             reads: None,
             epochs: BTreeMap::new(),
         }

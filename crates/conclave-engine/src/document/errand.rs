@@ -196,11 +196,9 @@ impl Errand {
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
             Self::Check | Self::Snapshot(_) | Self::Lighten | Self::QueueDrafts => content,
-            Self::Edit(..)
-            | Self::View(..)
-            | Self::Blame(..)
-            | Self::Log(..)
-            | Self::Changed(..) => match is_long(content) {
+            // Not only what is shown is read: all records since the checkpoint as well, and those before that once or twice.
+            Self::Log(..) | Self::Changed(..) => content.and(content),
+            Self::Edit(..) | Self::View(..) | Self::Blame(..) => match is_long(content) {
                 true => content,
                 false => Cost::default(),
             },
@@ -217,14 +215,15 @@ impl Errand {
             | Self::Opened(..)
             | Self::Merge { .. }
             | Self::Check
+            // It builds the document again, twice.
+            | Self::Changed(..)
             | Self::Lighten => true,
             Self::Snapshot(_)
             | Self::QueueDrafts
             | Self::Edit(..)
             | Self::View(..)
             | Self::Blame(..)
-            | Self::Log(..)
-            | Self::Changed(..) => false,
+            | Self::Log(..) => false,
         }
     }
 

@@ -1,11 +1,12 @@
 //! What a document's log holds, and what its records did, for people.
 
 use conclave_crdt::{Difference, Differences, Differs};
-use conclave_doc::{DocError, LogPage, Recorded};
+use conclave_doc::{DeletedOf, DocError, LogPage, Recorded};
+use conclave_proto::DeviceId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::blame::{WriterInfo, place};
+use super::blame::{RecordWriter, Spans, WriterInfo, place};
 use super::deliver::plain;
 use crate::command::Reply;
 use crate::cx::Cx;
@@ -83,8 +84,11 @@ pub struct EditInfo {
     pub values: u64,
     /// Marks of formatted text that it set.
     pub formats: u64,
-    /// What it took out before any other change did: characters and values, by who wrote them.
+    /// What it took out before any other change did: characters and values, by who wrote them, in whatever changes. The largest, and 16 at most.
     pub deleted: Vec<DeletedInfo>,
+    /// And of all others.
+    #[serde(default)]
+    pub deleted_of_others: u64,
     /// What it took out and another had taken out before it.
     pub deleted_again: u64,
 }
@@ -92,7 +96,7 @@ pub struct EditInfo {
 /// What was taken out of one writer's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedInfo {
-    /// Who wrote it.
+    /// Who wrote it. No change of theirs is named: they may have written it in many.
     pub of: WriterInfo,
     /// How much: values and characters, of which a Yjs document counts those beyond the Basic Multilingual Plane as two.
     pub count: u64,
@@ -197,8 +201,10 @@ impl Cx {
     /// Answers what a document's log holds.
     pub(super) fn logged(&mut self, group: &Group, id: CommandId, page: Result<LogPage, DocError>) {
         let page = page.map_err(plain).map(|page| {
+            let spans = Spans::of(group);
             let writers = page.writers.iter();
-            let writers: Vec<WriterInfo> = writers.map(|it| self.writer_info(group, it)).collect();
+            let writers = writers.map(|it| self.writer_info(group, &spans, it));
+            let writers: Vec<WriterInfo> = writers.collect();
             let writer = |number: u32| {
                 let at = usize::try_from(number).ok();
                 let writer = at.and_then(|at| writers.get(at));
@@ -209,7 +215,7 @@ impl Cx {
                 count: record.count,
                 bytes: record.bytes,
                 by: writer(record.by),
-                what: recorded(record.what, &writer),
+                what: self.recorded(group, record.what),
             });
             Reply::Log(Box::new(LogInfo {
                 records: records.collect(),
@@ -218,6 +224,57 @@ impl Cx {
             }))
         });
         self.reply(id, page);
+    }
+
+    fn recorded(&self, group: &Group, what: Recorded) -> RecordedInfo {
+        match what {
+            Recorded::Edit(deeds) => {
+                let deleted = deeds.deleted.iter();
+                let deleted = deleted.map(|(of, count)| DeletedInfo {
+                    of: self.whose(group, of),
+                    count: *count,
+                });
+                RecordedInfo::Edit(EditInfo {
+                    chars: deeds.chars,
+                    values: deeds.values,
+                    formats: deeds.formats,
+                    deleted: deleted.collect(),
+                    deleted_of_others: deeds.deleted_of_others,
+                    deleted_again: deeds.deleted_again,
+                })
+            }
+            Recorded::Folded { operations } => RecordedInfo::Folded { operations },
+            Recorded::Snapshot { covered } => RecordedInfo::Snapshot { covered },
+            Recorded::Check { snapshot, is_match } => RecordedInfo::Check { snapshot, is_match },
+            Recorded::Aside => RecordedInfo::SetAside,
+            Recorded::Void => RecordedInfo::Void,
+            Recorded::Costly => RecordedInfo::Costly,
+            Recorded::Nothing => RecordedInfo::Nothing,
+            Recorded::Gone => RecordedInfo::Gone,
+        }
+    }
+
+    fn whose(&self, group: &Group, whose: &DeletedOf) -> WriterInfo {
+        let of = |device: &DeviceId| RecordWriter {
+            author: self.author(group, device),
+            device: *device,
+            seq: None,
+            id: None,
+            when: None,
+            carrier: None,
+        };
+        match whose {
+            DeletedOf::Proven(device) => WriterInfo::Proven(of(device)),
+            DeletedOf::OnWordOf {
+                snapshot_author,
+                device,
+            } => WriterInfo::OnWordOf {
+                word_of: self.person(snapshot_author),
+                writer: of(device),
+            },
+            DeletedOf::Unsent => WriterInfo::Unsent,
+            DeletedOf::Unknown => WriterInfo::Unknown,
+        }
     }
 
     /// Answers what records did.
@@ -236,32 +293,5 @@ impl Cx {
             }))
         });
         self.reply(id, changed);
-    }
-}
-
-fn recorded(what: Recorded, writer: &dyn Fn(u32) -> WriterInfo) -> RecordedInfo {
-    match what {
-        Recorded::Edit(deeds) => RecordedInfo::Edit(EditInfo {
-            chars: deeds.chars,
-            values: deeds.values,
-            formats: deeds.formats,
-            deleted: deeds
-                .deleted
-                .iter()
-                .map(|(of, count)| DeletedInfo {
-                    of: writer(*of),
-                    count: *count,
-                })
-                .collect(),
-            deleted_again: deeds.deleted_again,
-        }),
-        Recorded::Folded { operations } => RecordedInfo::Folded { operations },
-        Recorded::Snapshot { covered } => RecordedInfo::Snapshot { covered },
-        Recorded::Check { snapshot, is_match } => RecordedInfo::Check { snapshot, is_match },
-        Recorded::Aside => RecordedInfo::SetAside,
-        Recorded::Void => RecordedInfo::Void,
-        Recorded::Costly => RecordedInfo::Costly,
-        Recorded::Nothing => RecordedInfo::Nothing,
-        Recorded::Gone => RecordedInfo::Gone,
     }
 }

@@ -30,6 +30,7 @@ use conclave_proto::{
 use rand_core::RngCore;
 use zeroize::Zeroizing;
 
+pub(crate) use self::blame::Spans;
 pub use self::blame::{BlameInfo, BlameShown, BlameValue, RecordWriter, Span, WriterInfo};
 use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
@@ -477,13 +478,19 @@ impl Cx {
             || before.complete != row.complete;
         let rekeyed = before.rekeyed != row.rekeyed;
         let minute = UnixMs(now.0 - now.0 % MINUTE_MS);
-        if row.size > before.size {
+        // Where it was read from the store nothing has come: its row may know less of its size than its log.
+        if grown && row.size > before.size {
             row.changed = minute;
         }
-        row.follow_last(doc.document.last_writer(), minute);
-        let changed = before.changed != row.changed
-            || before.grown_in != row.grown_in
-            || before.last_device() != row.last_device();
+        let came = if grown { minute } else { row.changed };
+        row.follow_last(doc.document.last_writer(), came);
+        let by = row.last_by();
+        let last_due = match &doc.notes.told_last {
+            None => before.last_by() != by,
+            // Where several write in turn that is once in a minute.
+            Some((at, told)) => *told != by && *at != minute,
+        };
+        let changed = before.changed != row.changed || before.grown_in != row.grown_in || last_due;
         let unsent_changed = before.unsent != row.unsent;
         if roots_changed
             || changed
@@ -492,6 +499,7 @@ impl Cx {
             || before.stage != row.stage
             || before.size / 64 != row.size / 64
         {
+            doc.notes.told_last = Some((minute, by));
             self.save_document_row(group, &doc.id);
         }
         if roots_changed {
@@ -529,6 +537,12 @@ impl Engine {
         };
         self.cx.by_age.remove(&age);
         self.on_whole(group, |cx, whole| {
+            let doc = whole.docs.get(&id).and_then(DocSlot::hot);
+            let told = doc.and_then(|doc| doc.notes.told_last.as_ref());
+            let row = whole.group.documents.get(&id);
+            if told.is_some_and(|(_, told)| row.is_some_and(|row| row.last_by() != *told)) {
+                cx.save_document_row(&mut whole.group, &id);
+            }
             whole.docs.remove(&id);
             cx.close_document(group, id);
         });

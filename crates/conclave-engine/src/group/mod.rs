@@ -31,7 +31,7 @@ pub(crate) use self::kept::Kept;
 pub(crate) use self::past::{EntryRow, Past};
 use self::repair::Returning;
 pub(crate) use self::restart::{Copied, Refound};
-pub(crate) use self::rows::{DocRow, DocStage};
+pub(crate) use self::rows::{DocRow, DocStage, LastBy};
 pub(crate) use self::stray::Stray;
 use crate::backoff::Backoff;
 use crate::cx::{Cx, Post, ReadTarget};

@@ -67,6 +67,9 @@ pub(crate) struct DocRow {
     pub(crate) closed_by: Option<UserId>,
 }
 
+/// Who made a document's last change, on whose word, and who carried it.
+pub(crate) type LastBy = (DeviceId, Option<UserId>, Option<DeviceId>);
+
 /// The last change of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastRow {
@@ -128,19 +131,21 @@ impl DocRow {
         keys::uncbor("document index", value)
     }
 
-    /// Follows who made the last change; one that is known already came when it came.
-    pub(crate) fn follow_last(&mut self, writer: Option<Writer>, now: UnixMs) {
+    /// Follows who made the last change. One after those that are known has come at this time; any other has not come now.
+    pub(crate) fn follow_last(&mut self, writer: Option<Writer>, came: UnixMs) {
         let known = self.last.as_ref().map(|last| (last.seq, last.received));
-        self.last = writer.and_then(|writer| LastRow::of(writer, now));
+        self.last = writer.and_then(|writer| LastRow::of(writer, came));
         if let (Some(last), Some((seq, received))) = (&mut self.last, known)
-            && last.seq == seq
+            && last.seq <= seq
         {
             last.received = received;
         }
     }
 
-    pub(crate) fn last_device(&self) -> Option<DeviceId> {
-        self.last.as_ref().map(|last| last.device)
+    /// Who made the last change, and what is to be said of that.
+    pub(crate) fn last_by(&self) -> Option<LastBy> {
+        let last = self.last.as_ref();
+        last.map(|last| (last.device, last.word_of, last.carrier))
     }
 
     pub(crate) fn is_creating(&self) -> bool {
@@ -322,5 +327,47 @@ impl Group {
             "{:?} {:?} {:?} {:?} {:?} {intents:?} {rows:?}",
             self.id, self.membership, self.meta, self.mls, self.root_times
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(device: u8, seq: u64) -> Option<Writer> {
+        Some(Writer::Proven(ByRecord {
+            device: DeviceId([device; 16]),
+            seq,
+            id: None,
+            epoch: None,
+            carrier: None,
+        }))
+    }
+
+    #[test]
+    fn a_change_came_when_it_came_also_where_the_one_after_it_is_void() {
+        let mut row = DocRow::default();
+        let mut follow = |writer, came| {
+            row.follow_last(writer, UnixMs(came));
+            let last = row.last.as_ref();
+            last.map(|last| (last.device.0[0], last.seq, last.received.0))
+        };
+        assert_eq!(follow(written(1, 4), 60), Some((1, 4, 60)));
+        assert_eq!(follow(written(1, 4), 120), Some((1, 4, 60)));
+        assert_eq!(follow(written(2, 6), 180), Some((2, 6, 180)));
+        // The newest became void.
+        assert_eq!(follow(written(1, 4), 240), Some((1, 4, 180)));
+        assert_eq!(follow(None, 300), None);
+    }
+
+    #[test]
+    fn on_whose_word_it_is_and_who_carried_it_is_part_of_who_wrote_last() {
+        let mut row = DocRow::default();
+        row.follow_last(written(1, 4), UnixMs(0));
+        let by = row.last_by();
+        if let Some(last) = &mut row.last {
+            last.word_of = Some(UserId([3; 32]));
+        }
+        assert_ne!(row.last_by(), by);
     }
 }

@@ -256,9 +256,10 @@ impl Cx {
                 Ok(()) => return doc.errand = Some(Errand::Blame(id, view)),
                 Err(error) => Err(error),
             },
-            DocCommand::Log(before, limit) => {
-                return doc.errand = Some(Errand::Log(id, before, limit));
-            }
+            DocCommand::Log(before, limit) => match self.check_attribution(group) {
+                Ok(()) => return doc.errand = Some(Errand::Log(id, before, limit)),
+                Err(error) => Err(error),
+            },
             DocCommand::Changed(first, last) => {
                 return doc.errand = Some(Errand::Changed(id, first, last));
             }

@@ -102,6 +102,27 @@ fn whatever_comes_from_others_is_lent_however_short() {
     world.no_findings();
 }
 
+/// To tell what a change did, an engine is given all of it again.
+#[test]
+fn what_a_change_did_is_looked_up_elsewhere_however_short_the_document() {
+    let (mut world, group, slow, _) = with_a_slow_document(29);
+    world.devices[BEN].lends = Lends::Long;
+    let document = slow;
+    let (first, last) = (0, 0);
+    let changed = Command::Changed {
+        group,
+        document,
+        first,
+        last,
+    };
+    let asks = world.command(BEN, changed);
+    world.run();
+    assert!(is_away(&world, slow) && world.reply(BEN, asks).is_none());
+    world.slow = None;
+    world.run();
+    assert!(matches!(world.reply(BEN, asks), Some(Ok(_))));
+}
+
 /// The hour of one document is over while another is away, by whose records everything was read before.
 #[test]
 fn no_root_is_erased_while_a_document_is_away() {

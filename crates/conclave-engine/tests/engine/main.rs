@@ -24,6 +24,7 @@ mod give_back;
 mod give_back_group;
 mod heads;
 mod kept;
+mod last;
 mod lent;
 mod lies;
 mod looks;
