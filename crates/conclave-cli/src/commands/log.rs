@@ -1,7 +1,7 @@
 //! `doc log`: what a document's log holds, record by record.
 
 use conclave_client::{
-    EditInfo, LogInfo, LogRecordInfo, Operation, Outcome, RecordedInfo, Span, WriterInfo, finding,
+    EditInfo, LogInfo, LogRecordInfo, Operation, Outcome, RecordedInfo, Span, finding,
 };
 
 use super::blame::{named, record_of};
