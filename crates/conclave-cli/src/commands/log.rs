@@ -165,7 +165,7 @@ fn edited(edit: &EditInfo) -> String {
 mod tests {
     use super::*;
     use conclave_client::proto::{DeviceId, UnixMs, UserId};
-    use conclave_client::{DeletedInfo, Person, RecordWriter};
+    use conclave_client::{DeletedInfo, Person, RecordWriter, WriterInfo};
 
     fn by(name: &str, seq: u64) -> WriterInfo {
         WriterInfo::Proven(RecordWriter {

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(
             sentence(&info, &id),
             format!(
-                "sending and receiving are paused since {day}: 2 edits (20 MiB) of yours kept here; `conclave doc resume abababab` and `conclave device resume` ends it"
+                "sending and receiving are paused since {day}: 2 edits (20 MiB) of yours kept here; later keys of the group stay on this device meanwhile; `conclave doc resume abababab` and `conclave device resume` ends it"
             )
         );
         info.document = Pause::default();
