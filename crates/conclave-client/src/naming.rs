@@ -42,10 +42,7 @@ pub fn is_document_id(typed: &str) -> bool {
 
 /// The first group of which the names of documents cannot be told, because nobody can read them or because `listed` says that there is no list. A
 /// name may be meant for a document in there: who can make names unreadable in one group would else choose where edits in another go.
-pub fn unreadable<'a>(
-    groups: &'a [GroupInfo],
-    listed: impl Fn(&GroupInfo) -> bool,
-) -> Option<&'a GroupInfo> {
+pub fn unreadable(groups: &[GroupInfo], listed: impl Fn(&GroupInfo) -> bool) -> Option<&GroupInfo> {
     let mut active = groups.iter().filter(|info| info.active);
     active.find(|info| info.nameless || !listed(info))
 }

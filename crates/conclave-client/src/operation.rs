@@ -348,7 +348,7 @@ pub enum Outcome {
     /// This device.
     WhoAmI(WhoAmI),
     /// State of this device.
-    Status(Status),
+    Status(Box<Status>),
     /// How this device stands with its service.
     Connection(Connection),
     /// A contact.
@@ -488,7 +488,10 @@ pub(crate) async fn run_once(
 pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error> {
     match operation {
         Operation::WhoAmI => client.whoami().await.map(Outcome::WhoAmI),
-        Operation::Status => client.status().await.map(Outcome::Status),
+        Operation::Status => client
+            .status()
+            .await
+            .map(|status| Outcome::Status(Box::new(status))),
         Operation::WaitOnline { limit_ms } => within(limit_ms, client.connected()).await,
         Operation::Settled { limit_ms } => within(limit_ms, client.settled()).await,
         Operation::Reach { limit_ms } => {

@@ -26,16 +26,6 @@ pub fn wipe_stack() {
     std::hint::black_box(&mut stale);
 }
 
-/// What a generator draws at once, in bytes (ChaCha: four blocks).
-const DRAWN_BYTES: usize = 256;
-
-/// A generator keeps what it has given out until it draws again: it is made to.
-pub(crate) fn use_up(rng: &mut dyn CryptoRngCore) {
-    let mut rest = [0u8; DRAWN_BYTES];
-    rng.fill_bytes(&mut rest);
-    std::hint::black_box(&mut rest);
-}
-
 macro_rules! secret_key {
     ($name:ident) => {
         impl $name {
@@ -44,7 +34,6 @@ macro_rules! secret_key {
             pub fn generate(rng: &mut dyn CryptoRngCore) -> Self {
                 let mut seed = Zeroizing::new([0u8; 32]);
                 rng.fill_bytes(seed.as_mut());
-                $crate::keys::use_up(rng);
                 Self::from_bytes(&seed)
             }
 

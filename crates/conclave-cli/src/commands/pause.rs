@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn what_is_paused_and_what_ends_it_is_said() {
         let id = DocumentId([0xab; 16]);
-        let since = Some(UnixMs(1_764_547_200_000));
+        let began = UnixMs(1_764_547_200_000);
+        let since = Some(began);
         let send = Pause {
             send: since,
             receive: None,
@@ -230,7 +231,7 @@ mod tests {
             document: send,
             ..PauseInfo::default()
         };
-        let day = date(since.unwrap());
+        let day = date(began);
         assert_eq!(
             kept(&info, &id).unwrap(),
             format!(

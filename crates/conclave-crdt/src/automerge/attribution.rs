@@ -61,8 +61,11 @@ impl Attribution for Automerge {
     }
 }
 
-/// Of each actor its changes in their order: the numbers of their first and last operation, and their own.
-pub(super) struct Changes(HashMap<ActorId, (ReplicaId, Vec<(u64, u64, u64)>)>);
+/// A change: the numbers of its first and last operation, and its own.
+type Span = (u64, u64, u64);
+
+/// Of each actor its changes in their order.
+pub(super) struct Changes(HashMap<ActorId, (ReplicaId, Vec<Span>)>);
 
 impl Changes {
     pub(super) fn of(doc: &mut AutoCommit) -> Result<Self> {
