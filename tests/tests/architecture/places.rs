@@ -48,7 +48,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-crdt/src/automerge/mod.rs", "diff_since", ByHand(&["crdt.automerge.version"])),
     ("crates/conclave-crdt/src/automerge/mod.rs", "read_sequence", By(&["crdt.automerge.snapshot"])),
     ("crates/conclave-crdt/src/automerge/mod.rs", "version", Not("makes a version of what the document holds")),
-    ("crates/conclave-crdt/src/automerge/attribution.rs", "of", By(&["crdt.automerge.update"])),
+    ("crates/conclave-crdt/src/automerge/attribution.rs", "with_ids", By(&["crdt.automerge.update"])),
     ("crates/conclave-crdt/src/automerge/attribution.rs", "op", Not("reads what was judged when it came: its own tests, and crates/conclave-crdt/tests/deeds.rs")),
     ("crates/conclave-crdt/src/automerge/deeds.rs", "add", Not("reads what was judged when it came: crates/conclave-crdt/tests/deeds.rs")),
     ("crates/conclave-crdt/src/automerge/deeds.rs", "gone", Not("reads what was judged when it came: crates/conclave-crdt/tests/deeds.rs")),
