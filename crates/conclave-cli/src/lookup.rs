@@ -262,7 +262,7 @@ impl Context {
         }
         let found = find("document", typed, &documents, "conclave doc list")?;
         // Whoever named a group means that one.
-        if let [_, _, ..] = groups
+        if groups.len() > 1
             && !is_document_id(typed)
             && let Some(group) = unreadable(groups, |info| looked.contains(&info.group))
         {

@@ -199,9 +199,8 @@ pub fn differences(before: &mut dyn Crdt, after: &mut dyn Crdt) -> Result<Differ
     };
     let (one, other) = (outline(before)?, outline(after)?);
     let mut comparing = Comparing::default();
-    let nothing = (String::new(), Vec::new());
-    let text = |of: &Option<(String, Vec<u32>)>| of.clone().unwrap_or_else(|| nothing.clone());
-    let ((old, was), (new, is)) = (text(&one.text), text(&other.text));
+    let (old, was) = one.text.unwrap_or_default();
+    let (new, is) = other.text.unwrap_or_default();
     comparing.text((&old, &was), (&new, &is))?;
     comparing.inside(&one.values, &other.values)?;
     let others = |roots: Vec<Root>| -> Vec<Root> {

@@ -168,11 +168,11 @@ pub(crate) enum Unbounded {
 }
 
 /// What loading a snapshot may cost.
-fn load_limit(kind: CrdtKind, tables: &Tables) -> LoadLimit {
-    let accounts = tables.costs.len() as u64;
+fn load_limit(kind: CrdtKind, accounts: usize, ops: u64) -> LoadLimit {
+    let accounts = accounts as u64;
     match kind {
         // Every operation is a row at most, and every change and dependency costs what a name does.
-        CrdtKind::Automerge => LoadLimit::units(tables.ops.saturating_mul(1 + NAME_UNITS)),
+        CrdtKind::Automerge => LoadLimit::units(ops.saturating_mul(1 + NAME_UNITS)),
         _ => LoadLimit {
             units: ACCOUNT_LOAD_UNITS
                 .saturating_mul(accounts)
@@ -180,7 +180,7 @@ fn load_limit(kind: CrdtKind, tables: &Tables) -> LoadLimit {
                 .saturating_add(LOAD_UNITS),
             per_item: ITEM_EARNS,
             // What it says of its size is not believed beyond what it holds.
-            items_max: tables.ops,
+            items_max: ops,
         },
     }
 }
@@ -193,7 +193,7 @@ pub(crate) fn bounded(kind: CrdtKind, payload: &SnapshotPayload) -> Result<Meter
     // Breakage: a snapshot is loaded, whatever that costs.
     let limit = match crate::broken("snapshot-free") {
         true => LoadLimit::units(u64::MAX),
-        false => load_limit(kind, &payload.tables),
+        false => load_limit(kind, payload.tables.costs.len(), payload.tables.ops),
     };
     match Meter::load_within(kind, &payload.state, limit) {
         Ok((meter, _)) => Ok(meter),
@@ -204,23 +204,13 @@ pub(crate) fn bounded(kind: CrdtKind, payload: &SnapshotPayload) -> Result<Meter
 
 /// A meter of what a document is to begin with, where everybody else can load it: what they would hold is not made. The engine has seen it here.
 pub(crate) fn founded(kind: CrdtKind, crdt: &[u8]) -> Result<Meter, DocError> {
-    let largest = Tables {
-        ops: document_size(kind),
-        ..Tables::default()
-    };
-    let most = load_limit(kind, &largest);
+    let most = load_limit(kind, 0, document_size(kind));
     let (meter, units) = Meter::load_within(kind, crdt, most).map_err(|refused| match refused {
         Refused::Malformed(error) => error.into(),
         _ => DocError::TooCostly,
     })?;
     let size = meter.size();
-    let limit = load_limit(
-        kind,
-        &Tables {
-            ops: size,
-            ..Tables::default()
-        },
-    );
+    let limit = load_limit(kind, 0, size);
     let most = limit
         .units
         .saturating_add(limit.per_item.saturating_mul(size));
@@ -318,7 +308,7 @@ mod tests {
                 let (balance, size) = (0, 1);
                 tables.set_account(UserId(id), Account { balance, size });
             }
-            load_limit(CrdtKind::Yjs, &tables).units
+            load_limit(CrdtKind::Yjs, tables.costs.len(), 0).units
         };
         assert_eq!(limit(0), LOAD_UNITS);
         assert_eq!(limit(2), LOAD_UNITS + 2 * ACCOUNT_LOAD_UNITS);

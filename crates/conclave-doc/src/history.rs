@@ -106,7 +106,7 @@ pub enum DeletedOf {
     Proven(DeviceId),
     /// This device, on somebody's word.
     OnWordOf {
-        /// DeletedOf word it is.
+        /// Whose word it is.
         snapshot_author: UserId,
         /// The device.
         device: DeviceId,

@@ -60,6 +60,8 @@ struct Counts {
     tried: AtomicU64,
     acknowledged: AtomicU64,
     findings: Mutex<BTreeMap<String, u64>>,
+    /// Held while an edit is made: whoever has told it to stop waits for the last one.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Runs until standard input ends.
@@ -99,6 +101,7 @@ pub async fn run(options: Options) -> Result<()> {
         let told = match serde_json::from_str(&line)? {
             Ask::Edit { on } => {
                 editing.send_replace(on);
+                drop(counts.turn.lock().await);
                 Ok(Told::Done)
             }
             ask => answer(&client, ask, &counts).await,
@@ -280,6 +283,10 @@ async fn edit(
     let mut turn = 0_usize;
     while on.wait_for(|on| *on).await.is_ok() {
         pace.tick().await;
+        let _turn = counts.turn.lock().await;
+        if !*on.borrow() {
+            continue;
+        }
         let Ok(documents) = documents(&client).await else {
             continue;
         };

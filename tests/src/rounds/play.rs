@@ -184,6 +184,23 @@ impl Figures {
     }
 }
 
+/// Lines that one of two has and the other has not, by document.
+fn apart(first: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> String {
+    let lines = |texts: &BTreeMap<String, String>| -> BTreeSet<(String, String)> {
+        let all = texts.iter().flat_map(|(kind, text)| {
+            text.lines()
+                .map(move |line| (kind.clone(), line.to_owned()))
+        });
+        all.collect()
+    };
+    let (one, two) = (lines(first), lines(other));
+    let (less, more): (Vec<_>, Vec<_>) = (
+        one.difference(&two).collect(),
+        two.difference(&one).collect(),
+    );
+    format!("without {less:?}, with {more:?}")
+}
+
 fn words(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
 }
@@ -543,7 +560,12 @@ impl Play {
             all_kept.extend(kept);
             match &all_texts {
                 None => all_texts = Some(texts),
-                Some(first) => ensure!(*first == texts, "{} holds another text", device.name),
+                Some(first) => ensure!(
+                    *first == texts,
+                    "{} holds another text: {}",
+                    device.name,
+                    apart(first, &texts)
+                ),
             }
         }
         Ok(history.check(&all_texts.context("no device")?, &all_kept))

@@ -3,7 +3,7 @@
 use conclave_client::proto::GroupId;
 use conclave_client::{BasisInfo, DocumentInfo, Person};
 
-use super::document::{Which, called, open, row};
+use super::document::{Which, called, open, state};
 use super::{findings, pause, stuck};
 use crate::context::Context;
 use crate::failure::Result;
@@ -85,7 +85,7 @@ pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
     let mut found = findings::kept(context, Some(group), false).await?;
     found.retain(|it| it.document == Some(info.document) && !it.settled);
     let shown = |name: &str, value: String| vec![name.to_owned(), value];
-    let state = row(&info).into_iter().nth(3).unwrap_or_default();
+    let state = state(&info);
     let mut rows = vec![
         shown("document", called(&info)),
         shown("id", info.document.to_string()),

@@ -33,11 +33,8 @@ pub(super) async fn run(context: &Context, which: &Which, since: Option<Since>) 
     {
         note(&beyond(seq, size), context.global.json);
     }
-    let straddling = blame
-        .writers
-        .iter()
-        .filter(|it| since.age(it) == Age::Either);
-    if straddling.count() > 0 {
+    let mut writers = blame.writers.iter();
+    if writers.any(|it| since.age(it) == Age::Either) {
         note(
             "note: changes carry no time of their own; who has a question mark wrote before or after that date",
             context.global.json,

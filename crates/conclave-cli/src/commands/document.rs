@@ -473,8 +473,9 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
     Ok(Shown::new(text, "documents", objects))
 }
 
-pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
-    let state = match (&info.closed, info.pending) {
+/// What a document is in, where that is not the ordinary.
+pub(super) fn state(info: &DocumentInfo) -> String {
+    match (&info.closed, info.pending) {
         (Some(CloseReason::Archived), _) => "archived".to_owned(),
         (Some(CloseReason::Deleted), _) => "deleted".to_owned(),
         (Some(CloseReason::Lost), _) => "lost".to_owned(),
@@ -482,7 +483,10 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         (None, 0) if info.size.is_none() => "not here yet".to_owned(),
         (None, 0) => String::new(),
         (None, pending) => format!("{} queued", counted(pending, "edit")),
-    };
+    }
+}
+
+fn row(info: &DocumentInfo) -> Vec<String> {
     let title = info
         .title
         .clone()
@@ -492,7 +496,7 @@ pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
         info.document.short(),
         info.kind.clone(),
         title,
-        state,
+        state(info),
         written,
     ]
 }

@@ -482,7 +482,9 @@ impl Cx {
         if grown && row.size > before.size {
             row.changed = minute;
         }
-        let came = if grown { minute } else { row.changed };
+        // What it begins with is here before any record is.
+        let comes_now = grown || before.stage == DocStage::Listed;
+        let came = if comes_now { minute } else { row.changed };
         row.follow_last(doc.document.last_writer(), came);
         let by = row.last_by();
         let last_due = match &doc.notes.told_last {

@@ -1,7 +1,7 @@
 //! Who wrote last in a document, what its log tells, and what a group's policy keeps from being shown.
 
 use conclave_engine::{Command, DocumentInfo, EngineError, PolicyChange, RecordedInfo, Reply};
-use conclave_proto::{DocumentId, GroupId};
+use conclave_proto::{DocumentId, GroupId, UnixMs};
 
 use crate::world::World;
 
@@ -53,6 +53,30 @@ fn when_the_last_change_came_is_known_after_a_restart() {
     world.edit(BEN, group, document, "y");
     world.run();
     assert!(listed(&mut world, ANA, group).last.unwrap().received > before.received);
+}
+
+/// A document that was founded while this device was away came when it came.
+#[test]
+fn what_a_document_begins_with_came_when_the_document_did() {
+    let mut world = World::new(4, &["ana", "ben"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    world.go_offline(BEN);
+    world.create_document(group, ANA, "hello");
+    world.run();
+    let before = world.now;
+    world.go_online(BEN);
+    world.run();
+    for restarts in [false, true] {
+        if restarts {
+            world.advance(3_600_000);
+            world.restart(BEN);
+            world.run();
+        }
+        let last = listed(&mut world, BEN, group).last.unwrap();
+        let after_ms = last.received.since_ms(UnixMs(before.0 - 60_000));
+        assert!((1..600_000).contains(&after_ms), "{restarts}: {last:?}");
+    }
 }
 
 #[test]
