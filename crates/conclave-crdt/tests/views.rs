@@ -11,7 +11,7 @@ mod common;
 
 use common::*;
 use conclave_crdt::limits::MAX_JSON_DEPTH;
-use conclave_crdt::{CrdtError, CrdtKind, PathElement};
+use conclave_crdt::{CrdtError, CrdtKind, Edited, PathElement};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -250,6 +250,74 @@ fn a_whole_number_in_the_place_of_a_fraction_is_what_was_written() {
             view.merge_json(&wanted).unwrap();
             assert_eq!(view.to_json().unwrap(), wanted);
         }
+    }
+}
+
+fn is_done(doc: &mut Doc, base: Option<&Value>, new: &Value) -> bool {
+    doc.json().unwrap().edit(base, new).unwrap() == Edited::Done
+}
+
+fn sync(one: &mut Doc, other: &mut Doc) {
+    let (ones, others) = (pending(one), pending(other));
+    apply_all(other, &ones);
+    apply_all(one, &others);
+}
+
+/// More than an engine takes at once, of every sort, at the beginning, in the middle and at the end.
+#[test]
+fn long_lists_of_everything_read_back() {
+    let some = |from: usize, count: usize| {
+        let items = (from..from + count).map(|at| match at % 7 {
+            0 => json!({ "of": at, "in": [at, { "deep": "er" }], "": null }),
+            1 => json!([at, [], {}]),
+            2 => json!(format!("text {at}")),
+            3 => json!({ "$conclave": "bytes", "base64": "AAEC" }),
+            4 => Value::Null,
+            _ => json!(at),
+        });
+        items.collect::<Vec<Value>>()
+    };
+    for kind in KINDS {
+        let mut doc = new(kind, 1);
+        let mut list = some(0, 9_000);
+        // One item that is more than an engine takes at once, and one that is long.
+        list.insert(4_000, json!((0..70_000).collect::<Vec<usize>>()));
+        list.insert(2_000, json!("long ".repeat(20_000)));
+        let before = json!({ "list": list });
+        assert!(is_done(&mut doc, None, &before), "{kind}");
+        assert_eq!(doc.json().unwrap().to_json().unwrap(), before, "{kind}");
+        for (at, count) in [(0, 11), (5_000, 70), (9_083, 500)] {
+            list.splice(at..at, some(10_000, count));
+        }
+        let after = json!({ "list": list });
+        assert!(is_done(&mut doc, Some(&before), &after), "{kind}");
+        assert_eq!(doc.json().unwrap().to_json().unwrap(), after, "{kind}");
+        let mut reader = new(kind, 2);
+        apply_all(&mut reader, &pending(&mut doc));
+        assert_eq!(reader.json().unwrap().to_json().unwrap(), after, "{kind}");
+    }
+}
+
+/// What an engine takes in at once comes before and behind what others put there, as one by one.
+#[test]
+fn a_run_of_new_items_stays_together() {
+    for kind in KINDS {
+        let (mut one, mut other) = (new(kind, 1), new(kind, 2));
+        let base = json!({ "list": ["a", "z"] });
+        assert!(is_done(&mut one, None, &base));
+        sync(&mut one, &mut other);
+        let mine = json!({ "list": ["a", 1, "b", {}, 2, 3, "z"] });
+        let theirs = json!({ "list": ["a", 7, "y", "z"] });
+        assert!(is_done(&mut one, Some(&base), &mine));
+        assert!(is_done(&mut other, Some(&base), &theirs));
+        sync(&mut one, &mut other);
+        let merged = one.json().unwrap().to_json().unwrap();
+        assert_eq!(merged, other.json().unwrap().to_json().unwrap(), "{kind}");
+        let ways = [
+            json!({ "list": ["a", 1, "b", {}, 2, 3, 7, "y", "z"] }),
+            json!({ "list": ["a", 7, "y", 1, "b", {}, 2, 3, "z"] }),
+        ];
+        assert!(ways.contains(&merged), "{kind}: {merged}");
     }
 }
 

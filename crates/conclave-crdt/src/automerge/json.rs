@@ -1,7 +1,12 @@
 //! The JSON view: the root map.
 
+use std::collections::HashMap;
+
+use automerge::hydrate::{self, Value as Hydrated};
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as AmValue};
+use automerge::{
+    AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, TextEncoding, Value as AmValue,
+};
 use serde_json::{Number as JsonNumber, Value};
 
 use super::text::{TEXT_KEY, apply_edits, commit_if_large};
@@ -10,6 +15,7 @@ use crate::api::{Edited, JsonView, PathElement};
 use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
 use crate::json::{self, At, JsonTree, New, Slot, Special};
+use crate::limits::MAX_INSERT_CHARS;
 
 impl JsonView for Automerge {
     fn to_json(&mut self) -> Result<Value> {
@@ -97,6 +103,43 @@ fn to_scalar(value: &Value) -> ScalarValue {
             Some(Special::Number(number)) => ScalarValue::F64(number),
             _ => ScalarValue::Null,
         },
+    }
+}
+
+/// Operations that a value takes. Bytes beside them count where there are many: changes have to fit into updates.
+fn weight(value: &Value) -> usize {
+    let beside = |bytes: usize| bytes / 8;
+    let inside: usize = match value {
+        Value::Object(_) if Special::of(value).is_some() => match Special::of(value) {
+            Some(Some(Special::Bytes(bytes))) => beside(bytes.len()),
+            _ => 0,
+        },
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, item)| beside(key.len()) + weight(item))
+            .sum(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::String(text) => text.chars().count(),
+        _ => 0,
+    };
+    1 + inside
+}
+
+/// A value as the engine takes it with everything in it.
+fn hydrated(value: &Value, encoding: TextEncoding) -> Hydrated {
+    match value {
+        Value::Object(_) if Special::of(value).is_some() => to_scalar(value).into(),
+        Value::Object(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|(key, item)| (key.clone(), hydrated(item, encoding)));
+            Hydrated::Map(entries.collect::<HashMap<_, _>>().into())
+        }
+        Value::Array(items) => {
+            let items = items.iter().map(|item| hydrated(item, encoding));
+            items.collect::<Vec<_>>().into()
+        }
+        Value::String(text) => hydrate::Text::new(encoding, text).into(),
+        scalar => to_scalar(scalar).into(),
     }
 }
 
@@ -198,6 +241,30 @@ impl JsonTree for Tree<'_> {
         };
         let made = self.doc.insert_object(list, index, kind).map_err(refused)?;
         self.fill(made, &new)
+    }
+
+    fn insert_all(&mut self, list: &ObjId, mut index: usize, mut values: &[Value]) -> Result<()> {
+        let encoding = self.doc.text_encoding();
+        while let Some((first, others)) = values.split_first() {
+            commit_if_large(self.doc);
+            let mut room = MAX_INSERT_CHARS.saturating_sub(self.doc.pending_ops());
+            let fits = values.iter().take_while(|value| {
+                let left = room.checked_sub(weight(value));
+                room = left.unwrap_or(0);
+                left.is_some()
+            });
+            let whole: Vec<Hydrated> = fits.map(|value| hydrated(value, encoding)).collect();
+            if whole.is_empty() {
+                json::create(self, list, At::Index(index), first, true)?;
+                (index, values) = (index + 1, others);
+            } else {
+                let count = whole.len();
+                self.doc.splice(list, index, 0, whole).map_err(refused)?;
+                index += count;
+                values = values.get(count..).unwrap_or_default();
+            }
+        }
+        Ok(())
     }
 
     fn remove(&mut self, node: &ObjId, at: At<'_>) -> Result<()> {

@@ -45,7 +45,7 @@ pub(crate) fn edit<T: JsonTree>(tree: &mut T, base: Option<&Value>, new: &Value)
 enum Action<N> {
     Put(N, PathElement, Value),
     Change(N, PathElement, Value, Value),
-    Insert(N, usize, Value),
+    Insert(N, usize, Vec<Value>),
     Remove(N, PathElement),
     Text(N, Vec<TextEdit>),
 }
@@ -55,7 +55,7 @@ impl<N: Clone> Action<N> {
         match self {
             Self::Put(node, at, value) => create(tree, &node, (&at).into(), &value, false),
             Self::Change(node, at, from, to) => tree.change(&node, (&at).into(), &from, &to),
-            Self::Insert(list, index, value) => create(tree, &list, At::Index(index), &value, true),
+            Self::Insert(list, index, values) => tree.insert_all(&list, index, &values),
             Self::Remove(node, at) => tree.remove(&node, (&at).into()),
             Self::Text(text, edits) => tree.edit_text(&text, &edits),
         }
@@ -182,10 +182,12 @@ impl<T: JsonTree> Plan<'_, T> {
                     }
                 }
             }
-            for value in touch.before.into_iter().rev() {
-                self.creatable(&PathElement::Index(index), &value)?;
-                self.actions
-                    .push(Action::Insert(list.clone(), index, value));
+            for value in &touch.before {
+                self.creatable(&PathElement::Index(index), value)?;
+            }
+            if !touch.before.is_empty() {
+                let action = Action::Insert(list.clone(), index, touch.before);
+                self.actions.push(action);
             }
         }
         Ok(())

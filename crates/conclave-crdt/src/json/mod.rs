@@ -70,6 +70,8 @@ pub(crate) trait JsonTree {
         index: usize,
         new: New<'_>,
     ) -> Result<Option<Self::Node>>;
+    /// Inserts values with everything in them before an index, which may be the length.
+    fn insert_all(&mut self, list: &Self::Node, index: usize, values: &[Value]) -> Result<()>;
     fn remove(&mut self, node: &Self::Node, at: At<'_>) -> Result<()>;
     /// Changes a value that is written as one from what it was to something else, and keeps its type where the new value fits.
     fn change(&mut self, node: &Self::Node, at: At<'_>, from: &Value, to: &Value) -> Result<()>;
@@ -167,10 +169,7 @@ pub(crate) fn create<T: JsonTree>(
         Value::Object(entries) => entries
             .iter()
             .try_for_each(|(key, item)| create(tree, &made, At::Key(key), item, false)),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, item)| create(tree, &made, At::Index(index), item, true)),
+        Value::Array(items) => tree.insert_all(&made, 0, items),
         _ => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use crate::api::{Edited, JsonView, PathElement, RootShape};
 use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
 use crate::json::{self, At, JsonTree, New, Slot, Special};
-use crate::limits::MAX_JSON_DEPTH;
+use crate::limits::{MAX_INSERT_CHARS, MAX_JSON_DEPTH};
 
 /// The root type that holds the JSON view.
 pub(super) const JSON_ROOT: &str = "root";
@@ -174,6 +174,11 @@ fn stays_plain(old: &Any, to: &Value) -> bool {
     }
 }
 
+/// Whether a value is one operation of a few bytes.
+fn is_short(value: &Value) -> bool {
+    matches!(value, Value::Null | Value::Bool(_) | Value::Number(_))
+}
+
 impl JsonTree for Tree<'_, '_> {
     type Node = Node;
 
@@ -262,6 +267,27 @@ impl JsonTree for Tree<'_, '_> {
                 ArrayPrelim::default(),
             ))),
         })
+    }
+
+    /// Later ones first, all at one index: the engine looks for each place from the list's beginning.
+    fn insert_all(&mut self, list: &Node, index: usize, values: &[Value]) -> Result<()> {
+        for alike in values
+            .chunk_by(|one, next| is_short(one) && is_short(next))
+            .rev()
+        {
+            match alike {
+                [value] if !is_short(value) => {
+                    json::create(self, list, At::Index(index), value, true)?;
+                }
+                short => {
+                    for values in short.chunks(MAX_INSERT_CHARS).rev() {
+                        let values: Vec<Any> = values.iter().map(to_any).collect();
+                        list.array()?.insert_range(self.txn, small(index)?, values);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn remove(&mut self, node: &Node, at: At<'_>) -> Result<()> {
