@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{device, document, findings, group, identity, rescue, serve, server};
+use crate::commands::{
+    device, document, evidence, findings, group, identity, rescue, serve, server,
+};
 use crate::demo;
 use crate::output::Form;
 
@@ -37,6 +39,7 @@ Exit codes:
   5  refused: by the service, by the group's rules, or because this device is no member
   6  unsent changes of yours lost their place and are kept apart: see `conclave rescue list`
   7  this home is an older copy of a device that is used elsewhere: nothing is sent from here
+  10 to 14: what `conclave evidence verify` found
 
 CONCLAVE_LOG=debug logs to standard error. CONCLAVE_PASSPHRASE holds the passphrase of the store.";
 
@@ -157,6 +160,9 @@ pub enum Command {
     /// See what this device found wrong: what happened, who is at fault as far as known, what to do
     #[command(subcommand)]
     Findings(findings::Command),
+    /// Keep, hand on and check what convicts the service, or a device, of having been dishonest
+    #[command(subcommand)]
+    Evidence(evidence::Command),
     /// Look after changes of yours that lost their place, as when a document was deleted before they were sent
     #[command(subcommand)]
     Rescue(rescue::Command),

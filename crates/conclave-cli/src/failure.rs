@@ -28,6 +28,16 @@ pub enum Exit {
     Rescued = 6,
     /// This home is an older copy of a device that is used elsewhere.
     OtherLife = 7,
+    /// Evidence proves that the service signed two histories.
+    Fork = 10,
+    /// Evidence proves that the service signed a shorter state after a longer one.
+    Rollback = 11,
+    /// Evidence proves that a device signed two records for one place.
+    Equivocation = 12,
+    /// A file is not evidence.
+    Unreadable = 13,
+    /// Evidence proves that the service went on signing in a generation that was over.
+    Parallel = 14,
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -50,7 +50,8 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, Global};
 use commands::{
-    agent, device, document, edit, findings, group, identity, rescue, serve, server, status,
+    agent, device, document, edit, evidence, findings, group, identity, rescue, serve, server,
+    status,
 };
 use context::Context;
 use failure::{Exit, Failure, Result};
@@ -144,6 +145,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::DemoService(args) => demo::child::serve(args).await,
         Command::DemoDevice(args) => demo::child::device(&global, args).await,
         Command::Completions { shell } => completions(&global, shell),
+        Command::Evidence(evidence::Command::Verify { file, key }) => evidence::verify(&file, &key),
         other => {
             let context = Context::open(&global).await?;
             edit::sweep(&context).await;
@@ -164,6 +166,7 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
         Command::Group(command) => group::run(context, command).await,
         Command::Doc(command) => document::run(context, command).await,
         Command::Findings(command) => findings::run(context, command).await,
+        Command::Evidence(command) => evidence::run(context, command).await,
         Command::Rescue(command) => rescue::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Agent => agent::run(context).await,

@@ -659,6 +659,7 @@ cases!(
     documents,
     editing,
     errors,
+    evidence,
     groups,
     identity,
     importing,

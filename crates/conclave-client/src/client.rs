@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conclave_engine::evidence::ProofInfo;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId,
     PauseChange, PauseInfo, PinInfo, Reply, RequestInfo, Rescue, RescueApplied, RescueInfo,
     RevocationInfo, Setup, Typed, Ways, WhoAmI,
 };
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RescueId, UserId};
+use conclave_proto::codec::Bytes;
+use conclave_proto::{DeviceId, DocumentId, EvidenceId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -636,6 +638,23 @@ impl Client {
     /// As [`Client::whoami`].
     pub async fn rescues(&self) -> Result<Vec<RescueInfo>, Error> {
         answer!(self.command(Command::Rescues).await, Reply::Rescues(all) => all)
+    }
+
+    /// Evidence against the service or a device: what was signed and contradicts itself. The newest last.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn proofs(&self) -> Result<Vec<ProofInfo>, Error> {
+        answer!(self.command(Command::Proofs).await, Reply::Proofs(all) => all)
+    }
+
+    /// One piece of it, as it is shown to a stranger: [`evidence::verify`](crate::evidence::verify) judges it by the service's key alone.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is none of this id.
+    pub async fn proof(&self, id: &EvidenceId) -> Result<Bytes, Error> {
+        let command = Command::Proof { evidence: *id };
+        answer!(self.command(command).await, Reply::Proof(bytes) => bytes)
     }
 
     /// Keeps apart what somebody typed into a copy of a document that was not done to it, so that the copy can go.

@@ -113,6 +113,7 @@ pub use conclave_crdt::{
     Crdt, CrdtError, CrdtKind, Edited, Foreign, ForeignError, PathElement, Refusal, RootShape,
     is_unwritable, recognise,
 };
+pub use conclave_engine::evidence;
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{

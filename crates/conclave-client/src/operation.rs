@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
+use conclave_engine::evidence::ProofInfo;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, BlameInfo, BlameView, ChangedInfo, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo,
@@ -12,7 +13,9 @@ use conclave_engine::{
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RescueId, Role, UserId};
+use conclave_proto::{
+    DeviceId, DocumentId, EvidenceId, GroupId, GroupPolicy, RescueId, Role, UserId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Status};
@@ -288,6 +291,10 @@ pub enum Operation {
         document: Option<(GroupId, DocumentId)>,
         change: PauseChange,
     },
+    /// [`Client::proofs`]. Outcome: `Proofs`.
+    Proofs,
+    /// [`Client::proof`]. Outcome: `Proof`.
+    Proof { evidence: EvidenceId },
     /// [`Client::rescues`]. Outcome: `Rescues`.
     Rescues,
     /// [`Client::keep_typed`]. Outcome: `Rescues`, with that alone.
@@ -385,6 +392,10 @@ pub enum Outcome {
     Evidence(Vec<EvidenceInfo>),
     /// What did not fit.
     Findings(Vec<FindingInfo>),
+    /// Evidence against the service or a device.
+    Proofs(Vec<ProofInfo>),
+    /// One piece of it, as it is shown to a stranger.
+    Proof(Bytes),
     /// Own edits that were kept apart.
     Rescues(Vec<RescueInfo>),
     /// One of them, whole.
@@ -561,6 +572,8 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         }
         Operation::Accept { group } => client.accept(&group).await.map(|_| Outcome::Done),
         Operation::Decline { group } => done(client.decline(&group).await),
+        Operation::Proofs => client.proofs().await.map(Outcome::Proofs),
+        Operation::Proof { evidence } => client.proof(&evidence).await.map(Outcome::Proof),
         Operation::Rescues => client.rescues().await.map(Outcome::Rescues),
         Operation::KeepTyped {
             group,

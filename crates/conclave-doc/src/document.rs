@@ -114,6 +114,12 @@ impl Document {
         self.log.head_at(size).map(|head| head.root)
     }
 
+    /// Proof that the log of `to` records begins with that of `from`; none past the end, and below what is known of the log.
+    #[must_use]
+    pub fn consistency(&self, from: u64, to: u64) -> Option<Vec<Hash>> {
+        self.log.consistency(from, to)
+    }
+
     /// Whether the document's first snapshot is in the log.
     #[must_use]
     pub fn is_created(&self) -> bool {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_proto::Hash;
-use conclave_proto::merkle::{Frontier, Head, MerkleError, NodeSource, verify_consistency};
+use conclave_proto::merkle::{
+    Frontier, Head, MerkleError, NodeSource, consistency_proof_from, verify_consistency,
+};
 
 /// The log from a base on. Below the base only the base's own head is known.
 #[derive(Clone, Debug)]
@@ -152,6 +154,15 @@ impl LogView {
             return None;
         }
         Frontier::from_source(self, size).ok()
+    }
+
+    /// Proof that the log of `to` records begins with that of `from`; `None` below the base or past the end.
+    #[must_use]
+    pub fn consistency(&self, from: u64, to: u64) -> Option<Vec<Hash>> {
+        if from < self.base.size() || to > self.size() {
+            return None;
+        }
+        consistency_proof_from(self, from, to).ok()
     }
 
     /// Leaf of the record at `seq`; `None` below the base or past the end.

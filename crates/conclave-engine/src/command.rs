@@ -4,7 +4,8 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{
-    DeviceId, DocumentId, GroupId, GroupPolicy, Hash, RealmId, RescueId, Role, UnixMs, UserId,
+    DeviceId, DocumentId, EvidenceId, GroupId, GroupPolicy, Hash, RealmId, RescueId, Role, UnixMs,
+    UserId,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -14,6 +15,7 @@ use conclave_doc::{Typed, View};
 use crate::clock::ClockOffset;
 use crate::document::{BlameInfo, ChangedInfo, LogInfo, WriterInfo};
 use crate::event::{BasisInfo, Person, Present, Showing};
+use crate::evidence::ProofInfo;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::pause::{Pause, PauseChange, PauseInfo};
@@ -405,6 +407,13 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
+    /// Evidence against the service or a device. Reply: `Proofs`, the newest last.
+    Proofs,
+    /// One piece of it, as it is shown to a stranger. Reply: `Proof`.
+    Proof {
+        /// Which.
+        evidence: EvidenceId,
+    },
     /// What was found. Reply: `Findings`, the newest last.
     Findings {
         /// Of this group only.
@@ -492,6 +501,8 @@ impl Command {
             | Self::Invitable
             | Self::Settled
             | Self::Evidence { .. }
+            | Self::Proofs
+            | Self::Proof { .. }
             | Self::Findings { .. }
             | Self::Rescues
             | Self::Rescue { .. } => false,
@@ -611,6 +622,10 @@ pub enum Reply {
     Status(Status),
     /// Ordered entries that had to be refused.
     Evidence(Vec<EvidenceInfo>),
+    /// Evidence against the service or a device.
+    Proofs(Vec<ProofInfo>),
+    /// One piece of it: encoded [`Evidence`](conclave_proto::evidence::Evidence).
+    Proof(Bytes),
     /// What was found.
     Findings(Vec<FindingInfo>),
     /// Own edits that were kept apart.

@@ -117,6 +117,8 @@ impl Engine {
             }
             Command::DiscardRescue { rescue } => self.cx.discard_rescue(id, &rescue),
             Command::RescuesTold { rescues } => self.cx.rescues_told(id, rescues),
+            Command::Proofs => self.cx.list_proofs(id),
+            Command::Proof { evidence } => self.cx.show_proof(id, &evidence),
             Command::Findings { group, dismissed } => self.list_findings(id, group, dismissed),
             Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
             Command::Status => self.wait_until(id, Until::Loaded),

@@ -15,6 +15,7 @@ use crate::commands::Listing;
 use crate::device::{Device, random};
 use crate::document::{Lending, WorkId};
 use crate::event::{Event, Told};
+use crate::evidence::Proofs;
 use crate::finding::{Finding, Findings};
 use crate::gather::Gather;
 use crate::group::Refound;
@@ -54,6 +55,8 @@ pub(crate) enum ReadTarget {
     Thaw(GroupId),
     /// Kept evidence, for whoever asks.
     Evidence(CommandId),
+    /// Evidence against the service or a device, for whoever asks.
+    Proof(CommandId),
     /// Some of the rows that are read together.
     Gather(u64),
     /// A snapshot of a document, by its position, for a look.
@@ -117,6 +120,8 @@ pub(crate) struct Cx {
     pub(crate) revocations: BTreeMap<DeviceId, Job>,
     /// Own edits that were kept apart.
     pub(crate) rescues: BTreeMap<RescueId, RescueInfo>,
+    /// Evidence against the service, or a device.
+    pub(crate) proofs: Proofs,
     /// What waits for room to keep edits apart, and was told of.
     pub(crate) rescue_full: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Groups whose membership has ended, while their rows are read once more.
@@ -168,6 +173,7 @@ impl Cx {
             kept_bytes: 0,
             revocations: BTreeMap::new(),
             rescues: BTreeMap::new(),
+            proofs: Proofs::new(),
             rescue_full: BTreeSet::new(),
             parting: BTreeMap::new(),
             gathers: BTreeMap::new(),

@@ -11,6 +11,7 @@ use crate::command::Setup;
 use crate::cx::{Cx, Post, REKEYS, ReadTarget};
 use crate::device::Device;
 use crate::error::EngineError;
+use crate::evidence;
 use crate::finding::Findings;
 use crate::group::Whole;
 use crate::invitation::Invitation;
@@ -62,6 +63,7 @@ impl Engine {
         ];
         let mut prefixes: Vec<Vec<u8>> = tables.iter().map(|table| vec![*table]).collect();
         prefixes.push(keys::rescue_heads());
+        prefixes.push(keys::proof_heads());
         prefixes
     }
 
@@ -124,6 +126,10 @@ impl Engine {
         for (_, value) in table(keys::RESCUE) {
             let info = rescue::read_head(value)?;
             engine.cx.rescues.insert(info.id, info);
+        }
+        for (_, value) in table(keys::PROOF) {
+            let info = evidence::read_head(value)?;
+            engine.cx.proofs.insert(info.id, info);
         }
         for (key, value) in table(keys::UNSENT) {
             engine.cx.unsent.load(key, value)?;
@@ -235,6 +241,7 @@ impl Engine {
         match self.cx.reads.remove(&id) {
             Some(ReadTarget::Group(group)) => self.group_loaded(group, rows),
             Some(ReadTarget::Evidence(command)) => self.cx.evidence_loaded(command, &rows),
+            Some(ReadTarget::Proof(command)) => self.cx.proof_loaded(command, &rows),
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
             Some(ReadTarget::Thaw(group)) => self.with_group(group, GroupWork::Thaw(rows)),
             Some(ReadTarget::Gather(number)) => self.gathered(number, rows),

@@ -183,6 +183,9 @@ pub enum EngineError {
     /// No such rescue copy.
     #[error("no such rescue copy on this device")]
     UnknownRescue,
+    /// No such evidence.
+    #[error("no such evidence on this device")]
+    UnknownEvidence,
     /// Nothing of it can be shown as words.
     #[error("nothing of this rescue copy can be written as words; export it instead")]
     NoWords,
@@ -270,6 +273,7 @@ impl EngineError {
             Self::TooManyPresences => "presence.too_many",
             Self::AttributionOff => "document.attribution_off",
             Self::UnknownRescue => "engine.unknown_rescue",
+            Self::UnknownEvidence => "engine.unknown_evidence",
             Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",
             Self::WaitsForClock { .. } => "engine.waits_for_clock",

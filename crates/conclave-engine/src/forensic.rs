@@ -3,9 +3,10 @@
 use conclave_doc::{DocKeys, open};
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::group::RootWrap;
-use conclave_proto::{GroupId, Record, RescueId};
+use conclave_proto::{EvidenceId, GroupId, Record, RescueId};
 
 use crate::error::EngineError;
+use crate::evidence;
 use crate::io::Row;
 use crate::keys;
 use crate::rescue;
@@ -15,6 +16,12 @@ use crate::roots::RootRow;
 #[must_use]
 pub fn rescue_sample() -> (RescueId, Vec<Row>) {
     rescue::sample()
+}
+
+/// Rows of a piece of evidence, and its id: a sample for the register of decoders.
+#[must_use]
+pub fn evidence_sample() -> (EvidenceId, Vec<Row>) {
+    evidence::sample()
 }
 
 /// Prefix of the rows of a group that [`openable`] needs.

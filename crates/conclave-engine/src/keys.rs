@@ -1,7 +1,7 @@
 //! Layout of the store: which key holds what. Keys consist of a table byte and ids; everything else is in values.
 
 use ciborium::de::Error as CborError;
-use conclave_proto::{DocumentId, GroupId, RescueId};
+use conclave_proto::{DocumentId, EvidenceId, GroupId, RescueId};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -43,6 +43,17 @@ pub(crate) const FINDING: u8 = 10;
 pub(crate) const UNSENT: u8 = 11;
 /// Outcomes of the last operations.
 pub(crate) const OPERATION: u8 = 12;
+
+/// Evidence against the service or a device: it outlives document and membership.
+pub(crate) const PROOF: u8 = 13;
+
+/// Rows of a piece of evidence.
+pub(crate) mod proof {
+    /// What it is about. These are in memory.
+    pub(crate) const HEAD: u8 = b'h';
+    /// What is shown to a stranger.
+    pub(crate) const BODY: u8 = b'w';
+}
 
 /// Sub-tables of a group.
 pub(crate) mod group {
@@ -170,6 +181,18 @@ pub(crate) fn rescue_head(id: &RescueId) -> Vec<u8> {
 
 pub(crate) fn rescue_body(id: &RescueId) -> Vec<u8> {
     [&[RESCUE, rescue::BODY], id.as_bytes()].concat()
+}
+
+pub(crate) fn proof_heads() -> Vec<u8> {
+    vec![PROOF, proof::HEAD]
+}
+
+pub(crate) fn proof_head(id: &EvidenceId) -> Vec<u8> {
+    [&[PROOF, proof::HEAD], id.as_bytes()].concat()
+}
+
+pub(crate) fn proof_body(id: &EvidenceId) -> Vec<u8> {
+    [&[PROOF, proof::BODY], id.as_bytes()].concat()
 }
 
 pub(crate) fn unsent_prefix(group: &GroupId) -> Vec<u8> {

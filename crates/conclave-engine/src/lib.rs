@@ -31,6 +31,7 @@ mod document;
 mod engine;
 mod error;
 mod event;
+pub mod evidence;
 pub mod finding;
 #[doc(hidden)]
 pub mod forensic;

@@ -386,6 +386,15 @@ impl Cx {
             return Shown::Signed;
         };
         let (old, new) = (known.head(), signed.head);
+        if let Some(generation) = self.link.named.filter(|_| known.generation == number) {
+            let both = (&known.signed, signed);
+            if old.size == new.size && old.root != new.root {
+                self.convict_of_fork(log, &generation, both, &());
+            } else if new.size < old.size && signed.seconds > known.signed.seconds {
+                // Perhaps it was put back, and says so next.
+                self.convict_of_rollback(log, &generation, both);
+            }
+        }
         if old.size == new.size && old.root != new.root && known.generation == number {
             self.contradicted(group, document, signed);
             return Shown::Contradicts;

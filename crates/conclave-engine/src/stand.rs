@@ -1,9 +1,10 @@
 //! How the service's logs stand to what this device has of them. What is behind or away is told; nothing is sent to a log that is away.
 
-use conclave_proto::service::SignedHead;
-use conclave_proto::{DocumentId, GroupId, Hash, UnixMs};
+use conclave_proto::service::{LogName, SignedHead};
+use conclave_proto::{DocumentId, GroupId, UnixMs};
 
 use crate::cx::Cx;
+use crate::evidence::OwnLog;
 use crate::finding::{About, End, Finding, FindingKind, Suspect};
 use crate::group::Group;
 
@@ -77,7 +78,7 @@ impl Cx {
         group: &mut Group,
         document: Option<DocumentId>,
         signed: Option<&SignedHead>,
-        own: impl Fn(u64) -> Option<Hash>,
+        own: &dyn OwnLog,
     ) -> Stand {
         let number = self.link.generation();
         // Whether it was put back and went on, or lies: what it had signed is shown to it.
@@ -85,12 +86,19 @@ impl Cx {
         let shown = self.largest_shown(group, document);
         let proven = shown.is_some_and(|shown| {
             let head = shown.head();
-            shown.generation == number && own(head.size) == Some(head.root)
+            shown.generation == number && own.head_at(head.size) == Some(head)
         });
         let covered =
             |signed: &SignedHead| shown.is_some_and(|shown| signed.head.size <= shown.head().size);
         match signed.filter(|signed| proven && covered(signed)) {
             Some(signed) => {
+                let log = LogName {
+                    group: group.id,
+                    document,
+                };
+                if let Some((generation, shown)) = self.link.named.zip(shown) {
+                    self.convict_of_fork(log, &generation, (signed, &shown.signed), own);
+                }
                 self.contradicted(group, document, signed);
                 Stand::Contradicted
             }

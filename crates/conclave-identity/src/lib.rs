@@ -80,6 +80,7 @@ mod codec;
 mod contact;
 mod enrol;
 mod error;
+mod evidence;
 mod keys;
 mod list;
 mod names;
@@ -104,6 +105,7 @@ pub use enrol::{
     APPROVAL_LABEL, DeviceApproval, DeviceRequest, HandsOver, REQUEST_LABEL, enrol_first,
 };
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
+pub use evidence::{PARALLEL_S, Proven, Unproven, convict};
 pub use keys::{DeviceKey, UserKey, verify, wipe_stack};
 pub use list::{
     DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,

@@ -178,6 +178,10 @@ byte_id!(
     RescueId, 16
 );
 byte_id!(
+    /// Evidence in one device's store: the first bytes of the hash of what is shown. Never sent.
+    EvidenceId, 16
+);
+byte_id!(
     /// A SHA-256 hash: a Merkle node, a record's id, a roster hash.
     Hash, 32
 );

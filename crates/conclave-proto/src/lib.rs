@@ -26,6 +26,7 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 pub mod chunk;
 pub mod codec;
+pub mod evidence;
 pub mod frame;
 pub mod group;
 pub mod hash;
@@ -39,8 +40,8 @@ pub mod refusal;
 pub mod service;
 
 pub use ids::{
-    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, RealmId, RescueId,
-    SessionId, UnixMs, UserId,
+    CommitId, DeviceId, DocumentId, EvidenceId, GroupId, Hash, InstanceId, LifeToken, RealmId,
+    RescueId, SessionId, UnixMs, UserId,
 };
 pub use merkle::{Frontier, Head};
 pub use policy::{GroupPolicy, Role};

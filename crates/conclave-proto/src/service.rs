@@ -142,6 +142,12 @@ pub fn cosigned(
     head: &Head,
     seconds: u64,
 ) -> Vec<u8> {
+    let checkpoint = checkpoint(service_key, generation, log, head);
+    format!("cosignature/v1\ntime {seconds}\n{checkpoint}").into_bytes()
+}
+
+/// The three lines of a checkpoint.
+fn checkpoint(service_key: &[u8; 32], generation: u64, log: &LogName, head: &Head) -> String {
     let service = service_name(service_key);
     let group = log.group;
     let document = log
@@ -149,10 +155,64 @@ pub fn cosigned(
         .map_or_else(String::new, |document| format!("/{document}"));
     let root = BASE64.encode(&head.root.0);
     let size = head.size;
-    format!(
-        "cosignature/v1\ntime {seconds}\n{service}/{generation}/{group}{document}\n{size}\n{root}\n"
-    )
-    .into_bytes()
+    format!("{service}/{generation}/{group}{document}\n{size}\n{root}\n")
+}
+
+/// Most bytes of a [`note`].
+pub const NOTE_BYTES: usize = 512;
+/// Type of a timestamped cosignature in the id of its key (C2SP `signed-note`).
+const COSIGNATURE: u8 = 0x04;
+/// Key id, time and signature.
+const NOTE_SIGNATURE_BYTES: usize = 4 + 8 + 64;
+
+/// A signed head as a C2SP signed note, which names its log and its signer: a checkpoint, an empty line, and one timestamped cosignature.
+#[must_use]
+pub fn note(
+    service_key: &[u8; 32],
+    generation: &Generation,
+    log: &LogName,
+    signed: &SignedHead,
+) -> Vec<u8> {
+    let number = generation.number;
+    let text = checkpoint(service_key, number, log, &signed.head);
+    let name = format!("{}/{number}", service_name(service_key));
+    let mut id = Sha256::new();
+    id.update(&name);
+    id.update([b'\n', COSIGNATURE]);
+    id.update(generation.head_key);
+    let id = id.finalize();
+    let mut signature = Vec::with_capacity(NOTE_SIGNATURE_BYTES);
+    signature.extend(id.iter().take(4));
+    signature.extend(signed.seconds.to_be_bytes());
+    signature.extend(signed.signature);
+    let signature = BASE64.encode(&signature);
+    format!("{text}\n\u{2014} {name} {signature}\n").into_bytes()
+}
+
+/// What a [`note`] says: of which log it is, and its head. Whose note it is shows when it is made again from that, and is the same.
+#[must_use]
+pub fn read_note(bytes: &[u8]) -> Option<(LogName, SignedHead)> {
+    if bytes.len() > NOTE_BYTES {
+        return None;
+    }
+    let mut lines = std::str::from_utf8(bytes).ok()?.split('\n');
+    let mut origin = lines.next()?.split('/').skip(2);
+    let log = LogName {
+        group: origin.next()?.parse().ok()?,
+        document: origin.next().map(str::parse).transpose().ok()?,
+    };
+    let size = lines.next()?.parse().ok()?;
+    let root = BASE64.decode(lines.next()?.as_bytes()).ok()?;
+    let root = Hash::from_slice(&root)?;
+    let (_, signature) = lines.nth(1)?.rsplit_once(' ')?;
+    let signature = BASE64.decode(signature.as_bytes()).ok()?;
+    let (seconds, signature) = signature.get(4..)?.split_first_chunk()?;
+    let signed = SignedHead {
+        head: Head { size, root },
+        seconds: u64::from_be_bytes(*seconds),
+        signature: signature.try_into().ok()?,
+    };
+    Some((log, signed))
 }
 
 #[cfg(test)]
@@ -189,6 +249,52 @@ mod tests {
              0\n\
              47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"
         );
+    }
+
+    #[test]
+    fn a_note_says_what_was_signed_and_by_whom() {
+        let generation = Generation {
+            number: 3,
+            previous: Hash([4; 32]),
+            cause: Cause::PutBack,
+            begun: UnixMs(2),
+            head_key: [5; 32],
+            signature: [6; 64],
+        };
+        let signed = SignedHead {
+            head: Head {
+                size: u64::MAX,
+                root: Hash([0xab; 32]),
+            },
+            seconds: u64::MAX,
+            signature: [9; 64],
+        };
+        for document in [None, Some(DocumentId([2; 16]))] {
+            let log = LogName {
+                group: GroupId([1; 16]),
+                document,
+            };
+            let longest = Generation {
+                number: u64::MAX,
+                ..generation
+            };
+            for generation in [generation, longest] {
+                let bytes = note(&[7; 32], &generation, &log, &signed);
+                assert!(bytes.len() <= NOTE_BYTES);
+                assert_eq!(read_note(&bytes), Some((log, signed)));
+            }
+        }
+        let log = LogName {
+            group: GroupId([1; 16]),
+            document: None,
+        };
+        let bytes = note(&[7; 32], &generation, &log, &signed);
+        for cut in 0..bytes.len() - 1 {
+            let read = read_note(&bytes[..cut]);
+            let again = read.map(|(log, signed)| note(&[7; 32], &generation, &log, &signed));
+            assert_ne!(again.as_deref(), Some(&bytes[..cut]));
+        }
+        assert_eq!(read_note(&[b'a'; NOTE_BYTES + 1]), None);
     }
 
     #[test]

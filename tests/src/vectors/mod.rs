@@ -163,7 +163,7 @@ const SUBJECTS: &[Subject] = &[
     ),
     (
         "service.json",
-        "PROTOCOL.md, section 13: logins, generations, signed heads and losses",
+        "PROTOCOL.md, section 13: logins, generations, signed heads, losses and evidence",
         service::write,
     ),
     (

@@ -2,15 +2,18 @@
 
 use anyhow::{Result, ensure};
 use conclave_identity::{
-    HeadKey, NewGeneration, ServiceKey, verify_generation, verify_head, verify_loss,
+    HeadKey, NewGeneration, ServiceKey, convict, verify_generation, verify_head, verify_loss,
 };
 use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::evidence::{Charge, EVIDENCE_VERSION, Evidence};
 use conclave_proto::frame::{LOGIN_LABEL, LoginStatement};
-use conclave_proto::ids::LifeToken;
+use conclave_proto::ids::{InstanceId, LifeToken};
+use conclave_proto::merkle::{consistency_proof, leaf_hash, root_of};
+use conclave_proto::record::{Author, Chained, RECORD_LABEL, RECORD_VERSION, Sealed};
 use conclave_proto::service::{
-    Cause, GENERATION_LABEL, Generation, LOSS_LABEL, LogName, cosigned, service_name,
+    Cause, GENERATION_LABEL, Generation, LOSS_LABEL, LogName, cosigned, note, service_name,
 };
-use conclave_proto::{DocumentId, GroupId, Hash, Head, UnixMs};
+use conclave_proto::{DocumentId, GroupId, Hash, Head, Record, RecordBody, RecordHeader, UnixMs};
 
 use super::Book;
 use super::identity::Cast;
@@ -44,7 +47,98 @@ pub(super) fn write(book: &mut Book<'_>) -> Result<()> {
         .follows("<service>", "", &[], name);
     heads(book, &service, &founded, &first)?;
     losses(book, &service, &put_back)?;
+    evidence(book, &service, (&founded, &put_back), &first)?;
     login(book, &service)
+}
+
+/// Each kind, as it convicts: whoever reads these bytes finds the same.
+fn evidence(
+    book: &mut Book<'_>,
+    service: &ServiceKey,
+    (of, later): (&Generation, &Generation),
+    heads: &HeadKey,
+) -> Result<()> {
+    let (public, log) = (service.public(), log(Some(DocumentId([2; 16]))));
+    let leaves = |name: u8, count: u8| -> Vec<Hash> {
+        let own = (0..count).map(|at| leaf_hash(&[&[if at < 2 { 0 } else { name }, at]]));
+        own.collect()
+    };
+    let noted = |leaves: &[Hash], seconds| -> Bytes {
+        let (size, root) = (leaves.len() as u64, root_of(leaves));
+        let signed = heads.sign(&public, of.number, &log, Head { size, root }, seconds);
+        note(&public, of, &log, &signed).into()
+    };
+    let (one, other) = (leaves(1, 5), leaves(2, 9));
+    let short = noted(&one, SECONDS);
+    book.plain("a signed head as a note")
+        .given_hex("service's key", public)
+        .given_hex("head key", heads.public())
+        .given("generation", of.number)
+        .follows(
+            "note",
+            "",
+            &[],
+            String::from_utf8(short.as_slice().to_vec())?,
+        );
+    let fork = Charge::Fork {
+        a: short.clone(),
+        b: noted(&other, SECONDS),
+        root: root_of(other.get(..5).unwrap_or_default()),
+        proof: consistency_proof(&other, 5)?,
+    };
+    let rollback = Charge::Rollback {
+        a: noted(&leaves(1, 7), SECONDS),
+        b: noted(&one, SECONDS + 1),
+    };
+    let cast = Cast::new()?;
+    let record = |content: u8| {
+        let device = cast.credential.certificate.device;
+        let header = RecordHeader {
+            version: RECORD_VERSION,
+            group: log.group,
+            document: DocumentId([2; 16]),
+            epoch: 3,
+            author: Author {
+                device,
+                instance: InstanceId([0x1e; 8]),
+            },
+            seen: head(5_210),
+            body: RecordBody::Update(Chained {
+                clock: 7,
+                prev: Hash([0xcd; 32]),
+            }),
+        };
+        let mut sealed = Sealed::public([0; 64]);
+        sealed.ciphertext = vec![content; 3].into();
+        let mut record = Record { header, sealed };
+        record.sealed.signature = cast.first_key.sign(RECORD_LABEL, &record.core().0);
+        record
+    };
+    let equivocation = Charge::Equivocation {
+        certificate: cast.credential.to_bytes().into(),
+        a: record(1),
+        b: record(2),
+    };
+    let parallel = Charge::Parallel {
+        later: *later,
+        a: noted(&one, later.begun.0 / 1000 + 700),
+    };
+    for (name, charge) in [
+        ("evidence of two histories", fork),
+        ("evidence of a log that became shorter", rollback),
+        ("evidence of two records for one place", equivocation),
+        ("evidence of a generation that went on", parallel),
+    ] {
+        let evidence = Evidence {
+            version: EVIDENCE_VERSION,
+            generation: *of,
+            charge,
+        };
+        convict(&public, &evidence)?;
+        book.of(name, "Evidence", &evidence)?
+            .given_hex("service's key", public);
+    }
+    Ok(())
 }
 
 fn generation(

@@ -6,6 +6,7 @@ mod blame;
 pub mod device;
 pub mod document;
 pub mod edit;
+pub mod evidence;
 pub mod export;
 pub mod findings;
 pub mod group;

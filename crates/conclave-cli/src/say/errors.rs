@@ -21,6 +21,7 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         "pin" | "untrusted" => pins(code),
         "engine" | "document" => engine(code),
         "mls" => group(code),
+        "evidence" => evidence(code),
         // It names who invites.
         "invitation" => (code == "invitation.group_taken").then_some(Own),
         "doc" | "crdt" => document(code),
@@ -195,6 +196,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.unknown_rescue" => {
             "nothing is kept under this id; it may have been applied or discarded"
         }
+        "engine.unknown_evidence" => "no evidence is kept under this id",
         "engine.no_words" => "nothing of these changes can be written as words",
         "engine.voids_used_up" => {
             "no more records can be declared void by you: what one admin, or the group, may is used up"
@@ -206,6 +208,22 @@ fn engine(code: &str) -> Option<Sentence> {
             "this device's clock is wrong, so what others left here looks outdated"
         }
 
+        _ => return None,
+    }))
+}
+
+fn evidence(code: &str) -> Option<Sentence> {
+    Some(Fixed(match code {
+        "evidence.version" => "this was made by another version of the program",
+        "evidence.generation" => "this is not about a service with that key",
+        "evidence.head" => "something in it is not signed by that service as it claims to be",
+        "evidence.other_log" => "what was signed is about two different documents or groups",
+        "evidence.proof" => "it does not show that the one history goes on from the other",
+        "evidence.certificate" => {
+            "the device that it is about is not the one that its user vouches for"
+        }
+        "evidence.record" => "something in it is not signed by the device that it is about",
+        "evidence.consistent" => "what was signed can all be true together: it convicts nobody",
         _ => return None,
     }))
 }
@@ -418,6 +436,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"
         }
+        "engine.unknown_evidence" => "`conclave evidence list` shows what is kept",
         "engine.no_words" => "`conclave rescue show ID --json` holds the changes as they were made",
         "engine.superseded" => "look at `conclave group members GROUP` and decide again",
         "engine.clock_skew" | "mls.clock_skew" | "mls.clock_wrong" => {

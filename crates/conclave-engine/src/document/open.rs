@@ -271,8 +271,7 @@ impl Cx {
             }
             Standing::Ahead { missing } => (self.shorter(group, log, opened.head().size), missing),
             Standing::Apart => {
-                let own = |size| doc.document.root_at(size);
-                let stand = self.forked(group, log, signed, own);
+                let stand = self.forked(group, log, signed, &*doc.document);
                 if stand == Stand::Merging {
                     self.lost_for_good(group, doc, &opened.losses);
                 }

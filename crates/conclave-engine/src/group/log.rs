@@ -76,6 +76,7 @@ impl Cx {
         if judged.is_ok() {
             let epoch = group.state().epoch;
             self.keep_entry(group, seq, entry, epoch);
+            group.log_grew(entry.leaf());
         }
         match judged {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),

@@ -15,7 +15,7 @@ mod thaw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_doc::DocContext;
+use conclave_doc::{DocContext, LogView};
 use conclave_mls::{ClientGroup, CommitOutcome, EpochRoot, EpochSecrets, ProcessError, Processed};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Answer, Request};
@@ -183,6 +183,8 @@ pub(crate) struct Group {
     pub(crate) kept: Kept,
     /// Largest head of its log, and of each document's, that the service has signed.
     pub(crate) heads: BTreeMap<Option<DocumentId>, ShownHead>,
+    /// Its log since this program has followed it: what it can prove of it.
+    pub(crate) tree: Option<LogView>,
     /// What is kept of its log.
     pub(crate) past: Past,
     /// How the service's log stands to what is here.
@@ -239,6 +241,7 @@ impl Group {
             looked_at: BTreeSet::new(),
             kept: Kept::default(),
             heads: BTreeMap::new(),
+            tree: None,
             past: Past::default(),
             stand: Stand::InStep,
             away_tries: Backoff::default(),

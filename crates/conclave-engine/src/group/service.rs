@@ -320,8 +320,8 @@ impl Cx {
         if shown == Some(Shown::Contradicts) {
             self.log_away(group, Stand::Contradicted, head.size);
         } else if known.is_some_and(|root| root != head.root) {
-            let state = group.mls.state().clone();
-            let stand = self.forked(group, None, signed.as_ref(), |size| state.root_at(size));
+            let own = group.own_log();
+            let stand = self.forked(group, None, signed.as_ref(), &own);
             self.log_away(group, stand, head.size);
         } else if head.size < own.size {
             let log = LogName {

@@ -19,6 +19,7 @@ mod counting;
 mod crashes;
 mod determinism;
 mod drafts;
+mod evidence;
 mod forge;
 mod give_back;
 mod give_back_group;

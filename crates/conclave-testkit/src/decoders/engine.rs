@@ -150,6 +150,7 @@ impl Stored {
             return Self::nothing();
         };
         device.rows.extend(forensic::rescue_sample().1);
+        device.rows.extend(forensic::evidence_sample().1);
         // Both forms of a pause.
         for (id, of) in [(3, None), (4, Some((group, document)))] {
             let change = PauseChange {
@@ -194,6 +195,9 @@ fn store(bytes: &[u8]) -> Decoded {
     let _ = device.ask(6, Command::Rescues);
     let rescue = forensic::rescue_sample().0;
     let _ = device.ask(7, Command::Rescue { rescue });
+    let _ = device.ask(9, Command::Proofs);
+    let evidence = forensic::evidence_sample().0;
+    let _ = device.ask(10, Command::Proof { evidence });
     let apply = Command::ApplyRescue {
         rescue,
         group,

@@ -6,6 +6,7 @@ pub use samples::{client_frames, refusals, service_frames};
 
 use conclave_proto::chunk::Assembler;
 use conclave_proto::codec::{DecodeError, Tail, Varint, decode};
+use conclave_proto::evidence::{EVIDENCE_BYTES, Evidence};
 use conclave_proto::frame::{
     AppendedRecord, ClientFrame, DeliveredRecord, JoinState, ServiceFrame, WelcomeDelivery,
 };
@@ -14,7 +15,7 @@ use conclave_proto::merkle::{self, Frontier, Head};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::presence::PresenceContent;
 use conclave_proto::record::{Record, RecordHeader, Sealed};
-use conclave_proto::service::{Generation, Loss};
+use conclave_proto::service::{Generation, Loss, NOTE_BYTES, read_note};
 use conclave_proto::{DeviceId, Hash, limits};
 use tls_codec::{DeserializeBytes, Serialize, Size};
 
@@ -37,6 +38,23 @@ pub(super) fn decoders() -> Vec<Decoder> {
             limits::PRESENCE_BYTES,
             wire::<PresenceContent, { limits::PRESENCE_BYTES }>,
             samples::presence_contents,
+        ),
+        entry(
+            "proto.evidence",
+            Person,
+            EVIDENCE_BYTES,
+            wire::<Evidence, EVIDENCE_BYTES>,
+            samples::evidence,
+        ),
+        entry(
+            "proto.evidence_note",
+            Person,
+            NOTE_BYTES,
+            |bytes| match read_note(bytes) {
+                Some(_) => Ok(None),
+                None => Err(DecodeError::Malformed { what: "note" }.code()),
+            },
+            samples::notes,
         ),
         entry(
             "proto.client_frame.login",

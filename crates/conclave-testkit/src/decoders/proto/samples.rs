@@ -2,6 +2,7 @@
 
 use conclave_proto::chunk::split;
 use conclave_proto::codec::{Bytes, Tail, Varint, encode};
+use conclave_proto::evidence::{Charge, EVIDENCE_VERSION, Evidence};
 use conclave_proto::frame::{
     Answer, AppendedRecord, BaseNode, BaseSnapshot, ClaimedKeyPackage, ClientFrame,
     DeliveredRecord, DocumentBase, DocumentStatus, ElidedRecord, GroupStatus, JoinState,
@@ -18,7 +19,7 @@ use conclave_proto::record::{
     Sealed, SnapshotHeader,
 };
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
-use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
+use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead, note};
 use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, SessionId, UnixMs, UserId,
 };
@@ -779,4 +780,48 @@ pub(super) fn generations() -> Vec<Vec<u8>> {
 /// Losses of a group's log and of a document's.
 pub(super) fn losses() -> Vec<Vec<u8>> {
     vec![encode(&loss(None)), encode(&loss(Some(DOCUMENT)))]
+}
+
+fn note_of(document: Option<DocumentId>) -> Vec<u8> {
+    note(
+        &[60; 32],
+        &generation(),
+        &log_name(document),
+        &signed_head(),
+    )
+}
+
+/// Signed heads as notes.
+pub(super) fn notes() -> Vec<Vec<u8>> {
+    vec![note_of(None), note_of(Some(DOCUMENT))]
+}
+
+/// Evidence of each kind.
+pub(super) fn evidence() -> Vec<Vec<u8>> {
+    let of = || Bytes::from(note_of(Some(DOCUMENT)));
+    let record = || record(bodies().swap_remove(0));
+    let all = [
+        Charge::Fork {
+            a: of(),
+            b: of(),
+            root: Hash([61; 32]),
+            proof: vec![Hash([62; 32]); 3],
+        },
+        Charge::Rollback { a: of(), b: of() },
+        Charge::Equivocation {
+            certificate: bytes(40),
+            a: record(),
+            b: record(),
+        },
+        Charge::Parallel {
+            later: generation(),
+            a: of(),
+        },
+    ];
+    let evidence = |charge| Evidence {
+        version: EVIDENCE_VERSION,
+        generation: generation(),
+        charge,
+    };
+    all.map(|charge| evidence(charge).to_bytes()).to_vec()
 }
