@@ -87,7 +87,7 @@ pub use history::{DeletedOf, EditDeeds, LogPage, LogRecord, MOST_NAMED, PAGE_REC
 pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments, snapshot_row};
 pub use log::{LogView, SeenFault};
 pub use lost::Whose;
-pub use open::Standing;
+pub use open::{Beginning, Standing};
 pub use payload::{
     Account, CarriedPayload, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION,
     SnapshotPayload, Tables, VERDICT_VERSION, VerdictPayload,

@@ -7,7 +7,7 @@ use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{RECORD_LABEL, Record, RecordBody, SnapshotHeader};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId};
 use conclave_rules::{Gate, LogId, Place, Seen, judge_author, verify_signature};
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
@@ -27,9 +27,68 @@ use crate::outbox::Outbox;
 use crate::payload::{ReplicaOwner, SnapshotPayload, Tables};
 use crate::refound::Founding;
 use crate::seal::{DocKeys, open};
+use crate::snapshot::PreparedSnapshot;
 use crate::state::{LogState, SnapshotInfo};
 use crate::store::RowTracker;
 use crate::weight::Weight;
+
+/// What a new document begins with.
+pub enum Beginning<'a> {
+    /// Nothing, or a first edit.
+    Edit(Option<EditFn<'a>>),
+    /// The complete state of another document: see [`Document::create_from`].
+    State(&'a [u8]),
+}
+
+fn edited(
+    kind: CrdtKind,
+    initial: Option<EditFn<'_>>,
+    device: DeviceId,
+    fresh: &mut Fresh,
+) -> Result<Founding, DocError> {
+    let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
+    if let Some(initial) = initial {
+        initial(crdt.as_mut())?;
+    }
+    let mut updates: Vec<Vec<u8>> = Vec::new();
+    crdt.take_pending(&mut updates)?;
+    let mut tables = Tables::default();
+    for update in &updates {
+        for range in crdt.inspect(update)?.info.ranges {
+            let next = range.end;
+            tables
+                .owners
+                .insert(range.replica, ReplicaOwner { device, next });
+        }
+    }
+    Ok(Founding {
+        kind,
+        crdt: Plain::from(crdt.snapshot()?),
+        tables,
+    })
+}
+
+fn taken_over(
+    kind: CrdtKind,
+    state: &[u8],
+    device: DeviceId,
+    fresh: &mut Fresh,
+) -> Result<Founding, DocError> {
+    founded(kind, state)?;
+    let mut crdt = conclave_crdt::load(kind, state, fresh.replica(kind))?;
+    if crdt.has_missing() {
+        return Err(CrdtError::MissingDependency.into());
+    }
+    let mut tables = Tables::default();
+    for (replica, next) in crdt.replicas() {
+        tables.owners.insert(replica, ReplicaOwner { device, next });
+    }
+    Ok(Founding {
+        kind,
+        crdt: Plain::from(crdt.snapshot()?),
+        tables,
+    })
+}
 
 /// How the service's log of a document stands to the own one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,32 +124,11 @@ impl Document {
         initial: Option<EditFn<'_>>,
         sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
-        let mut fresh = Fresh::new(sealer.rng);
-        ctx.own_row().ok_or(DocError::Role)?;
-        let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
-        if let Some(initial) = initial {
-            initial(crdt.as_mut())?;
-        }
-        let mut updates: Vec<Vec<u8>> = Vec::new();
-        crdt.take_pending(&mut updates)?;
-        let mut tables = Tables::default();
-        for update in &updates {
-            for range in crdt.inspect(update)?.info.ranges {
-                tables.owners.insert(
-                    range.replica,
-                    ReplicaOwner {
-                        device: ctx.device,
-                        next: range.end,
-                    },
-                );
-            }
-        }
-        let founding = Founding {
-            kind,
-            crdt: Plain::from(crdt.snapshot()?),
-            tables,
-        };
-        Self::found(ctx, group, document, founding, instance, fresh, sealer)
+        let beginning = Beginning::Edit(initial);
+        let (mut this, prepared) =
+            Self::begin(ctx, group, document, kind, instance, beginning, sealer.rng)?;
+        let snapshot = this.seal_snapshot(ctx, prepared, sealer)?;
+        Ok((this, snapshot))
     }
 
     /// A new document that begins with the complete state of another: every operation stays under the id that wrote it. This device brings
@@ -107,27 +145,36 @@ impl Document {
         state: &[u8],
         sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
-        let mut fresh = Fresh::new(sealer.rng);
+        let beginning = Beginning::State(state);
+        let (mut this, prepared) =
+            Self::begin(ctx, group, document, kind, instance, beginning, sealer.rng)?;
+        let snapshot = this.seal_snapshot(ctx, prepared, sealer)?;
+        Ok((this, snapshot))
+    }
+
+    /// A new document, and all of its first snapshot but the seal: what takes time in proportion to what it begins with, and no key of this
+    /// device. [`Document::seal_snapshot`] does the rest, before anything else is done with it.
+    ///
+    /// # Errors
+    /// As [`Document::create`] and [`Document::create_from`].
+    pub fn begin(
+        ctx: &DocContext<'_>,
+        group: GroupId,
+        document: DocumentId,
+        kind: CrdtKind,
+        instance: InstanceId,
+        beginning: Beginning<'_>,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, PreparedSnapshot), DocError> {
+        let mut fresh = Fresh::new(rng);
         ctx.own_row().ok_or(DocError::Role)?;
-        founded(kind, state)?;
-        let mut crdt = conclave_crdt::load(kind, state, fresh.replica(kind))?;
-        if crdt.has_missing() {
-            return Err(CrdtError::MissingDependency.into());
-        }
-        let mut tables = Tables::default();
-        for (replica, next) in crdt.replicas() {
-            let owner = ReplicaOwner {
-                device: ctx.device,
-                next,
-            };
-            tables.owners.insert(replica, owner);
-        }
-        let founding = Founding {
-            kind,
-            crdt: Plain::from(crdt.snapshot()?),
-            tables,
+        let founding = match beginning {
+            Beginning::Edit(initial) => edited(kind, initial, ctx.device, &mut fresh)?,
+            Beginning::State(state) => taken_over(kind, state, ctx.device, &mut fresh)?,
         };
-        Self::found(ctx, group, document, founding, instance, fresh, sealer)
+        let mut this = Self::found(ctx, group, document, founding, instance, fresh)?;
+        let prepared = this.prepare_snapshot(ctx)?;
+        Ok((this, prepared))
     }
 
     /// Opens a document from the snapshot in the service's answer. The records from the snapshot's covered head on follow as `Deliver` frames.

@@ -74,10 +74,12 @@ impl Document {
         sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
         let fresh = Fresh::new(sealer.rng);
-        Self::found(ctx, group, document, founding, instance, fresh, sealer)
+        let mut this = Self::found(ctx, group, document, founding, instance, fresh)?;
+        let snapshot = this.make_snapshot(ctx, sealer)?;
+        Ok((this, snapshot))
     }
 
-    /// A document begins with this content, and with its first snapshot.
+    /// A document begins with this content. Its first snapshot is still to be made.
     pub(crate) fn found(
         ctx: &DocContext<'_>,
         group: GroupId,
@@ -85,8 +87,7 @@ impl Document {
         founding: Founding,
         instance: InstanceId,
         mut fresh: Fresh,
-        sealer: Sealer<'_>,
-    ) -> Result<(Self, Record), DocError> {
+    ) -> Result<Self, DocError> {
         let row = ctx.own_row().ok_or(DocError::Role)?;
         let meter = founded(founding.kind, founding.crdt.as_slice())?;
         let mut founding = founding;
@@ -116,16 +117,9 @@ impl Document {
         };
         let mut content = Content::new(founding.kind, checkpoint, ctx.watch(), &mut fresh)?;
         content.meter = Some(meter);
-        let mut this = Self::assemble(
-            group,
-            document,
-            Frontier::new(),
-            state,
-            content,
-            author,
-            fresh,
-        );
-        let snapshot = this.make_snapshot(ctx, sealer)?;
-        Ok((this, snapshot))
+        let base = Frontier::new();
+        Ok(Self::assemble(
+            group, document, base, state, content, author, fresh,
+        ))
     }
 }

@@ -37,8 +37,8 @@ pub(crate) enum DocSlot {
 pub(crate) struct Away {
     /// Which work.
     pub(crate) work: WorkId,
-    /// The command whose closure it runs, if it runs one.
-    pub(crate) closure: Option<CommandId>,
+    /// The command that it answers, if it answers one.
+    pub(crate) answers: Option<CommandId>,
     pub(crate) notes: Notes,
     /// Says where the work is.
     pub(crate) watch: Watch,
@@ -60,7 +60,7 @@ impl DocSlot {
             Self::Hot(doc) => doc.notes.waiters.clone(),
             Self::Away(away) => {
                 let mut waiters = of(&away.queue);
-                waiters.extend(away.closure.iter().chain(&away.notes.waiters));
+                waiters.extend(away.answers.iter().chain(&away.notes.waiters));
                 waiters
             }
             Self::Unreadable(_) => Vec::new(),

@@ -12,7 +12,7 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
 pub(crate) use self::document::{DocCommand, DocFrame, DocWork};
 use crate::command::Reply;
 use crate::cx::{Cx, Post};
-use crate::document::Beginning;
+use crate::document::{Asked, Beginning};
 use crate::error::EngineError;
 use crate::event::Showing;
 use crate::group::{Copied, Group, LOST, Whole};
@@ -332,7 +332,14 @@ impl Cx {
                 kind,
                 title,
                 beginning,
-            } => self.create_titled(whole, id, document, kind, title.0, beginning),
+            } => {
+                let asked = Asked {
+                    command: id,
+                    kind,
+                    title,
+                };
+                self.create_titled(whole, document, beginning, asked);
+            }
             GroupCommand::Rename { document, title } => {
                 self.rename(whole, id, document, title.0);
             }

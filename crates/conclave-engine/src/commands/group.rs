@@ -97,27 +97,6 @@ impl Cx {
         }
     }
 
-    pub(crate) fn create_titled(
-        &mut self,
-        whole: &mut Whole,
-        id: CommandId,
-        document: DocumentId,
-        kind: CrdtKind,
-        title: String,
-        beginning: Beginning,
-    ) {
-        let result = self.create_document(whole, document, kind, beginning);
-        if result.is_ok() {
-            if let Some(row) = whole.group.documents.get_mut(&document) {
-                row.title = Some(Hidden(title));
-                whole.group.titles_due.insert(document);
-            }
-            self.save_document_row(&mut whole.group, &document);
-            self.pump_titles(whole);
-        }
-        self.reply(id, result.map(|()| Reply::Document(document)));
-    }
-
     pub(crate) fn rename(
         &mut self,
         whole: &mut Whole,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use conclave_crdt::Differences;
 use conclave_crdt::cost::UNIT_NS;
+use conclave_crdt::{CrdtKind, Differences};
 use conclave_doc::{
     Blame, Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
     LogPage, PreparedSnapshot, RefusedOutcome, View, Watch,
@@ -19,7 +19,8 @@ use rand_core::SeedableRng;
 use tls_codec::Size;
 use zeroize::Zeroizing;
 
-use super::{CommandId, DocFn, Row};
+use super::{Beginning, CommandId, DocFn, Row};
+use crate::print::Hidden;
 
 /// Content beyond which the application's closures count as long: in bytes, and by what an engine takes to build it.
 const LONG_CONTENT_BYTES: usize = 4 * 1024 * 1024;
@@ -317,11 +318,28 @@ pub(crate) enum Making {
         instance: InstanceId,
         seed: Seed,
     },
+    /// From what it is to begin with.
+    Begin {
+        beginning: Beginning,
+        group: GroupId,
+        id: DocumentId,
+        instance: InstanceId,
+        seed: Seed,
+        asked: Asked,
+    },
+}
+
+/// Of a document that is to begin: the command that asked for it, and what is said of it.
+pub(crate) struct Asked {
+    pub(crate) command: CommandId,
+    pub(crate) kind: CrdtKind,
+    pub(crate) title: Hidden<String>,
 }
 
 /// What came of it.
 pub(crate) enum Made {
     Loaded(Result<Box<Document>, DocError>),
+    Begun(Result<(Box<Document>, PreparedSnapshot), DocError>, Asked),
     Opened {
         result: Result<(Box<Document>, Box<DeliverOutcome>), DocError>,
         channel: u64,
@@ -338,6 +356,19 @@ impl Making {
                 engine_us: 0,
             },
             Self::Open { opened, .. } => base_cost(opened),
+            Self::Begin { beginning, .. } => Cost {
+                records: 0,
+                bytes: beginning.bytes(),
+                engine_us: 0,
+            },
+        }
+    }
+
+    /// Whether a CRDT engine is given something, and how long that takes is not known from its length.
+    pub(crate) fn is_foreign(&self) -> bool {
+        match self {
+            Self::Load { .. } | Self::Open { .. } => true,
+            Self::Begin { beginning, .. } => !matches!(beginning, Beginning::Empty),
         }
     }
 
@@ -361,6 +392,21 @@ impl Making {
                     channel: opened.channel.0,
                     base: Base::of(&opened),
                 }
+            }
+            Self::Begin {
+                beginning,
+                group,
+                id,
+                instance,
+                seed,
+                asked,
+            } => {
+                let mut rng = ChaCha20Rng::from_seed(*seed);
+                let kind = asked.kind;
+                let made = beginning
+                    .with(|it| Document::begin(context, group, id, kind, instance, it, &mut rng));
+                let made = made.map(|(document, first)| (Box::new(document), first));
+                Made::Begun(made, asked)
             }
         }
     }
@@ -482,14 +528,22 @@ impl Job {
     /// Whether somebody waits for what it reads, or it runs code of the application, which takes the time that it takes.
     #[must_use]
     pub fn is_closure(&self) -> bool {
-        self.what.closure().is_some()
+        let is_import = matches!(
+            &self.what,
+            What::Make(Making::Begin {
+                beginning: Beginning::State(_),
+                ..
+            })
+        );
+        self.what.answers().is_some() && !is_import
     }
 }
 
 impl What {
-    /// The command that it answers, if it answers one: of a closure, or of a look at the whole document.
-    pub(crate) fn closure(&self) -> Option<CommandId> {
+    /// The command that it answers, if it answers one.
+    pub(crate) fn answers(&self) -> Option<CommandId> {
         match self {
+            Self::Make(Making::Begin { asked, .. }) => Some(asked.command),
             Self::Do(
                 _,
                 Errand::Edit(id, _)

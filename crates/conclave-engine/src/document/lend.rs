@@ -161,7 +161,7 @@ impl Cx {
         let away = Away {
             watch: watch.clone(),
             work,
-            closure: what.closure(),
+            answers: what.answers(),
             notes,
             queue,
             instance,
@@ -199,7 +199,7 @@ impl Cx {
         queue: Vec<DocWork>,
     ) {
         let cost = making.cost();
-        if self.is_lent(cost, true, whole.docs.is_held(&id)) {
+        if self.is_lent(cost, making.is_foreign(), whole.docs.is_held(&id)) {
             let here = (Notes::default(), self.device.instance(), queue);
             return self.send_away(whole, id, What::Make(making), cost, here);
         }
@@ -213,6 +213,7 @@ impl Cx {
     fn made(&mut self, whole: &mut Whole, id: DocumentId, made: Made, queue: Vec<DocWork>) {
         match made {
             Made::Loaded(result) => self.loaded(whole, id, result, queue),
+            Made::Begun(result, asked) => self.begun(whole, id, result, asked, queue),
             Made::Opened {
                 result,
                 channel,
@@ -237,7 +238,8 @@ impl Cx {
         let of = group.id;
         let is_false = away.false_roots != group.roots.1.false_ones();
         match done.0 {
-            Ended::Made(_) if is_false => {
+            // What begins here was opened by no root.
+            Ended::Made(made) if is_false && !matches!(*made, Made::Begun(..)) => {
                 // It may have been opened by a root that has gone since.
                 self.close_document(of, id);
                 whole.docs.insert(id, DocSlot::Loading(away.queue));
@@ -281,6 +283,10 @@ impl Cx {
         let at = away.watch.at();
         let slot = DocSlot::Away(Box::new(away));
         self.reply_all(slot.waiters(), &EngineError::Held);
+        if !whole.group.has_document(&id) {
+            // It was to begin: nothing of it is anywhere.
+            return self.erase_roots(&mut whole.group);
+        }
         // Where no thread has begun it, it is read again when somebody asks for it.
         self.note_stuck(whole, id, begun.then_some(at));
         if begun && whole.docs.note_stuck(id) < TRIES {

@@ -34,7 +34,7 @@ pub(crate) use self::blame::Spans;
 pub use self::blame::{BlameInfo, BlameShown, BlameValue, RecordWriter, Span, WriterInfo};
 use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
-pub(crate) use self::errand::{Base, Errand, Then};
+pub(crate) use self::errand::{Asked, Base, Errand, Then};
 pub use self::errand::{Done, Job};
 use self::errand::{Finished, Making, Purpose, TRIES};
 pub use self::history::{
@@ -81,6 +81,29 @@ pub(crate) enum Beginning {
     Edit(DocFn),
     /// The complete state of a document of another program.
     State(Zeroizing<Vec<u8>>),
+}
+
+impl Beginning {
+    /// How long it is, as far as that can be told.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::State(state) => state.len(),
+            Self::Empty | Self::Edit(_) => 0,
+        }
+    }
+
+    /// As a document takes it.
+    fn with<T>(self, f: impl FnOnce(conclave_doc::Beginning<'_>) -> T) -> T {
+        match self {
+            Self::Empty => f(conclave_doc::Beginning::Edit(None)),
+            Self::Edit(edit) => {
+                let mut edit = Some(edit);
+                let mut run = |crdt: &mut dyn Crdt| edit.take().map_or(Ok(()), |f| f(crdt));
+                f(conclave_doc::Beginning::Edit(Some(&mut run)))
+            }
+            Self::State(state) => f(conclave_doc::Beginning::State(&state)),
+        }
+    }
 }
 
 impl fmt::Debug for Beginning {

@@ -158,7 +158,15 @@ impl Cx {
         }
     }
 
-    /// Makes a document here; the service hears of it when it can.
+    fn may_create(&self, group: &Group) -> Result<(), EngineError> {
+        group.check_writable()?;
+        if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
+            return Err(EngineError::Forbidden);
+        }
+        Ok(())
+    }
+
+    /// Makes a document that begins with little here; the service hears of it when it can.
     pub(crate) fn create_document(
         &mut self,
         whole: &mut Whole,
@@ -167,32 +175,80 @@ impl Cx {
         beginning: Beginning,
     ) -> Result<(), EngineError> {
         let group = &whole.group;
-        group.check_writable()?;
-        if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
-            return Err(EngineError::Forbidden);
-        }
-        let instance = self.device.instance();
+        self.may_create(group)?;
         let context = group.doc_context(&self.device);
-        let with = Sealer {
+        let (of, instance, rng) = (group.id, self.device.instance(), &mut self.rng);
+        let begun =
+            beginning.with(|it| Document::begin(&context, of, id, kind, instance, it, rng))?;
+        let document = self.seal_first(group, begun)?;
+        self.add_document(whole, document, kind, None);
+        Ok(())
+    }
+
+    /// The same with a title, for a command, and with as much as it may be.
+    pub(crate) fn create_titled(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        beginning: Beginning,
+        asked: Asked,
+    ) {
+        if let Err(error) = self.may_create(&whole.group) {
+            return self.reply(asked.command, Err(error));
+        }
+        let making = Making::Begin {
+            beginning,
+            group: whole.group.id,
+            id,
+            instance: self.device.instance(),
+            seed: self.seed(),
+            asked,
+        };
+        self.make_document(whole, id, making, Vec::new());
+    }
+
+    /// A document has begun, or has not.
+    pub(super) fn begun(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        result: Result<(Box<Document>, PreparedSnapshot), DocError>,
+        asked: Asked,
+        queue: Vec<DocWork>,
+    ) {
+        let made = result.map_err(EngineError::Doc).and_then(|(made, first)| {
+            // Much may have happened since it was asked for.
+            self.may_create(&whole.group)?;
+            self.seal_first(&whole.group, (*made, first))
+        });
+        match made {
+            Ok(document) => {
+                self.add_document(whole, document, asked.kind, Some(asked.title.0));
+                for work in queue {
+                    self.document_work(whole, id, work);
+                }
+                self.pump_titles(whole);
+                self.reply(asked.command, Ok(Reply::Document(id)));
+            }
+            Err(error) => {
+                self.reply_all(queue.iter().filter_map(Awaited::waiter), &error);
+                self.reply(asked.command, Err(error));
+            }
+        }
+    }
+
+    fn seal_first(
+        &mut self,
+        group: &Group,
+        (mut document, first): (Document, PreparedSnapshot),
+    ) -> Result<Document, EngineError> {
+        let context = group.doc_context(&self.device);
+        let sealer = Sealer {
             key: self.device.key(),
             rng: &mut self.rng,
         };
-        // The snapshot is made again when it is sent, under the then current epoch.
-        let (document, _) = match beginning {
-            Beginning::Empty => {
-                Document::create(&context, group.id, id, kind, instance, None, with)
-            }
-            Beginning::Edit(edit) => {
-                let mut edit = Some(edit);
-                let mut run = |crdt: &mut dyn Crdt| edit.take().map_or(Ok(()), |f| f(crdt));
-                Document::create(&context, group.id, id, kind, instance, Some(&mut run), with)
-            }
-            Beginning::State(state) => {
-                Document::create_from(&context, group.id, id, kind, instance, &state, with)
-            }
-        }?;
-        self.add_document(whole, document, kind, None);
-        Ok(())
+        document.seal_snapshot(&context, first, sealer)?;
+        Ok(document)
     }
 
     /// Puts a document that was made here in place.

@@ -1,7 +1,8 @@
 //! Long work on documents is lent: whatever does not need the document goes on, what comes for it waits, and in the end all is as if nothing had been
 //! lent.
 
-use conclave_engine::{Command, Input, Work};
+use conclave_crdt::{CrdtKind, ReplicaId};
+use conclave_engine::{Command, CommandId, EngineError, Input, Reply, Work};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, Role};
 
@@ -98,6 +99,85 @@ fn whatever_comes_from_others_is_lent_however_short() {
     assert!(is_away(&world, slow) && world.reply(BEN, reads).is_none());
     world.slow = None;
     world.run();
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
+/// Ben asks for a document that begins with the state of another program's, and that is made elsewhere.
+fn import(world: &mut World, group: GroupId, text: &str) -> (CommandId, Work) {
+    let kind = CrdtKind::Yjs;
+    let mut crdt = conclave_crdt::create(kind, ReplicaId::for_kind(kind, [9; 16])).unwrap();
+    crdt.text().unwrap().splice(0, 0, text).unwrap();
+    let state = crdt.snapshot().unwrap().into();
+    let title = "imported".to_owned();
+    let command = Command::ImportDocument {
+        group,
+        kind,
+        title,
+        state,
+    };
+    let asks = world.command(BEN, command);
+    let work = world.devices[BEN].work.pop().expect("it is made at once");
+    (asks, work)
+}
+
+#[test]
+fn others_go_on_while_a_document_is_made() {
+    let (mut world, group, slow, other) = with_a_slow_document(28);
+    world.slow = None;
+    world.devices[BEN].lends = Lends::Long;
+    let (asks, Work { id, document, job }) = import(&mut world, group, "from elsewhere");
+    assert!(job.deadline_ms().is_some());
+    world.edit(ANA, group, other, " of ana");
+    world.edit(BEN, group, slow, " of ben");
+    world.run();
+    assert_eq!(world.text(BEN, group, other), "other of ana");
+    assert!(world.reply(BEN, asks).is_none());
+    let listed = |world: &mut World, at| {
+        let Reply::Documents(all) = world.ask(at, Command::Documents { group }) else {
+            panic!("no list")
+        };
+        all.into_iter().find(|it| it.document == document)
+    };
+    assert!(listed(&mut world, BEN).is_none(), "it is not there yet");
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    world.run();
+    let reply = world.reply(BEN, asks);
+    assert!(matches!(reply, Some(Ok(Reply::Document(it))) if it == document));
+    assert_eq!(world.text(ANA, group, document), "from elsewhere");
+    let title = listed(&mut world, ANA).unwrap().title;
+    assert_eq!(title.as_deref(), Some("imported"));
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
+#[test]
+fn a_document_that_is_not_made_leaves_nothing() {
+    let (mut world, group, _, _) = with_a_slow_document(27);
+    world.slow = None;
+    world.devices[BEN].lends = Lends::Long;
+    // It does not come back in time.
+    let before = world.print(BEN);
+    let (asks, Work { id, job, .. }) = import(&mut world, group, "slow");
+    world.input(BEN, Input::Stuck { id, begun: true });
+    let reply = world.reply(BEN, asks);
+    assert!(matches!(reply, Some(Err(EngineError::Held))), "{reply:?}");
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    world.run();
+    assert_eq!(world.print(BEN), before);
+    // Or this device may not write any more when it does.
+    let (asks, Work { id, job, .. }) = import(&mut world, group, "late");
+    let (user, role) = (world.devices[BEN].user, Role::Viewer);
+    world.ask(ANA, Command::SetRole { group, user, role });
+    world.run();
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    world.run();
+    let reply = world.reply(BEN, asks);
+    let forbidden = matches!(reply, Some(Err(EngineError::Forbidden)));
+    assert!(forbidden, "{reply:?}");
     world.converged(group, &[ANA, BEN]);
     world.no_findings();
 }
