@@ -3,12 +3,10 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use conclave_bench::log::DocumentLog;
+use conclave_bench::log::{DocumentLog, bare_yrs};
 use conclave_bench::measure::{Bench, Form, sure};
 use conclave_crdt::CrdtKind;
 use criterion::BatchSize;
-use yrs::updates::decoder::Decode as _;
-use yrs::{Doc, Transact as _, Update};
 
 /// Applies a log's updates. Gives how many characters the text then has.
 type Bare = fn(&DocumentLog) -> Result<usize>;
@@ -21,7 +19,7 @@ fn main() {
         Form::Long => &[1_000, 10_000, 260_000],
     };
     for (kind, engine, bare) in [
-        (CrdtKind::Yjs, "yrs", bare_yrs as Bare),
+        (CrdtKind::Yjs, "yrs", (|log| bare_yrs(&log.updates)) as Bare),
         (CrdtKind::Automerge, "automerge", bare_automerge),
     ] {
         for records in sizes {
@@ -44,20 +42,6 @@ fn main() {
         }
     }
     bench.finish();
-}
-
-fn bare_yrs(log: &DocumentLog) -> Result<usize> {
-    use yrs::{GetString as _, ReadTxn as _};
-
-    let doc = Doc::new();
-    let mut transaction = doc.transact_mut();
-    for update in &log.updates {
-        transaction.apply_update(Update::decode_v1(update)?)?;
-    }
-    drop(transaction);
-    let transaction = doc.transact();
-    let text = transaction.get_text("text");
-    Ok(text.map_or(0, |text| text.get_string(&transaction).len()))
 }
 
 fn bare_automerge(log: &DocumentLog) -> Result<usize> {

@@ -14,6 +14,8 @@ use conclave_testkit::members::Member;
 use conclave_testkit::service::Signing;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+use yrs::updates::decoder::Decode as _;
+use yrs::{Doc, GetString as _, ReadTxn as _, Transact as _, Update};
 
 use crate::group::{GROUP, Group};
 
@@ -67,6 +69,22 @@ pub struct DocumentLog {
     pub beginning: Vec<u8>,
     /// The updates in it, as the CRDT engine made them.
     pub updates: Vec<Vec<u8>>,
+}
+
+/// The CRDT engine alone applies the same updates of Yjs in one transaction. Gives how many characters the text then has.
+///
+/// # Errors
+/// When the engine refuses one.
+pub fn bare_yrs(updates: &[Vec<u8>]) -> Result<usize> {
+    let doc = Doc::new();
+    let mut transaction = doc.transact_mut();
+    for update in updates {
+        transaction.apply_update(Update::decode_v1(update)?)?;
+    }
+    drop(transaction);
+    let transaction = doc.transact();
+    let text = transaction.get_text("text");
+    Ok(text.map_or(0, |text| text.get_string(&transaction).len()))
 }
 
 impl DocumentLog {
@@ -173,17 +191,29 @@ fn typed(
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut crdt = conclave_crdt::create(kind, ReplicaId::for_kind(kind, [9; 16]))?;
     let beginning = crdt.export()?;
-    let (mut updates, mut at) = (Vec::with_capacity(characters), 0);
+    let mut updates = Vec::with_capacity(characters);
+    for at in places(characters, rng)? {
+        crdt.text().context("no text")?.splice(at, 0, "x")?;
+        crdt.take_pending(&mut updates)?;
+    }
+    ensure!(updates.len() == characters, "one update per keystroke");
+    Ok((beginning, updates))
+}
+
+/// Where somebody types so many characters, most of them after the one before.
+///
+/// # Errors
+/// When there are more than can be counted.
+pub fn places(characters: usize, rng: &mut ChaCha20Rng) -> Result<Vec<usize>> {
+    let (mut places, mut at) = (Vec::with_capacity(characters), 0);
     for length in 0..characters {
         if rng.next_u64().is_multiple_of(JUMP_EVERY) {
             at = usize::try_from(rng.next_u64() % (u64::try_from(length)? + 1))?;
         }
-        crdt.text().context("no text")?.splice(at, 0, "x")?;
-        crdt.take_pending(&mut updates)?;
+        places.push(at);
         at += 1;
     }
-    ensure!(updates.len() == characters, "one update per keystroke");
-    Ok((beginning, updates))
+    Ok(places)
 }
 
 /// Seals what one author writes, record after record.
