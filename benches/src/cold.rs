@@ -52,6 +52,8 @@ impl Scene {
                 let at = *at;
                 document.edit(move |crdt| {
                     let text = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                    // Those at once come in any order.
+                    let at = at.min(text.len()?);
                     text.splice(at, 0, "x")
                 })
             });
@@ -122,7 +124,10 @@ async fn client(folder: &TempDir, name: &str, service: &Service) -> Result<Clien
 
 async fn contact(client: &Client) -> Result<(UserId, String)> {
     let me = client.whoami().await?;
-    Ok((me.user.context("no user")?, me.contact.context("no contact text")?))
+    Ok((
+        me.user.context("no user")?,
+        me.contact.context("no contact text")?,
+    ))
 }
 
 #[cfg(test)]

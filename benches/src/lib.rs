@@ -2,8 +2,8 @@
 //!
 //! Each program in `benches/` measures one subject beside its baseline, in the same run and in turn. `docs/TESTING.md` says how to run them.
 
-pub mod counts;
 pub mod cold;
+pub mod counts;
 pub mod device;
 pub mod group;
 pub mod log;
