@@ -26,15 +26,26 @@ pub fn wipe_stack() {
     std::hint::black_box(&mut stale);
 }
 
+/// At least what a generator draws at once, in bytes (ChaCha: four blocks).
+const DRAWN_BYTES: usize = 256;
+
+/// Draws a secret. A generator keeps what it has given out until it draws again, so it is made to: what takes the place is no secret's.
+#[inline(never)]
+pub(crate) fn draw_secret(rng: &mut dyn CryptoRngCore) -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0u8; 32]);
+    rng.fill_bytes(secret.as_mut());
+    let mut rest = Zeroizing::new([0u8; DRAWN_BYTES]);
+    rng.fill_bytes(rest.as_mut());
+    secret
+}
+
 macro_rules! secret_key {
     ($name:ident) => {
         impl $name {
             /// Draws a new key.
             #[must_use]
             pub fn generate(rng: &mut dyn CryptoRngCore) -> Self {
-                let mut seed = Zeroizing::new([0u8; 32]);
-                rng.fill_bytes(seed.as_mut());
-                Self::from_bytes(&seed)
+                Self::from_bytes(&$crate::keys::draw_secret(rng))
             }
 
             /// The key with this seed (RFC 8032 §5.1.5).

@@ -14,7 +14,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
 use crate::error::AuthError;
-use crate::keys::UserKey;
+use crate::keys::{UserKey, draw_secret};
 
 /// Begins the `info` under which a user key is sealed; the hash of the request follows.
 pub const SEALED_KEY_LABEL: &str = "conclave 1.0 user key copy";
@@ -31,9 +31,7 @@ impl ReceivingKey {
     /// Draws a key.
     #[must_use]
     pub fn generate(rng: &mut dyn CryptoRngCore) -> Self {
-        let mut secret = Zeroizing::new([0; 32]);
-        rng.fill_bytes(secret.as_mut());
-        Self(secret)
+        Self(draw_secret(rng))
     }
 
     /// The key with these bytes.
@@ -88,8 +86,7 @@ impl SealedUserKey {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<Self, AuthError> {
         let bad = |_| AuthError::SealedKey;
-        let mut once = Zeroizing::new([0; 32]);
-        rng.fill_bytes(once.as_mut());
+        let once = draw_secret(rng);
         let enc = public_of(once.as_slice())?;
         let shared = Zeroizing::new(encapsulate(&once, &enc, to)?);
         let mut context = hpke()

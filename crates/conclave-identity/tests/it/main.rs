@@ -10,6 +10,7 @@
 mod cast;
 mod credential;
 mod device_list;
+mod drawn;
 mod enrolment;
 mod pins;
 mod texts;
