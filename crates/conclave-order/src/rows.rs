@@ -15,7 +15,7 @@ use conclave_rules::LogId;
 /// Version of everything that a backend keeps: of its tables, and of what the rows' bytes mean (public states, entries, records and what is
 /// sealed in them, lists, packages). It goes up with every form of any of these that the program before cannot read, or this one cannot read any
 /// more. A backend that outlives the program keeps it beside the rows, and opens no others.
-pub const STORED_VERSION: u32 = 1;
+pub const STORED_VERSION: u32 = 2;
 
 /// A user's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,9 +25,8 @@ pub(super) async fn load(
     let Some((frontier, roots, entries, sum)) = row else {
         return Ok(None);
     };
-    check_sum("group", Some(&sum), || {
-        base_sum(group, [&frontier, &roots, &entries])
-    })?;
+    let found = base_sum(group, [&frontier, &roots, &entries]);
+    check_sum("group", &sum, &found)?;
     Ok(Some(BaseRow {
         frontier: decode("frontier", &frontier)?,
         roots: decode("roots", &roots)?,

@@ -25,7 +25,7 @@ pub(crate) fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
 }
 
 /// Bytes of a checksum.
-const SUM_BYTES: usize = 8;
+pub(super) const SUM_BYTES: usize = 8;
 
 /// Checksum of what is stored together. It finds what a disk changed; it stops nobody who changes both.
 pub(crate) fn sum(label: &str, parts: &[&[u8]]) -> Vec<u8> {
@@ -33,15 +33,11 @@ pub(crate) fn sum(label: &str, parts: &[&[u8]]) -> Vec<u8> {
     full.as_bytes().iter().take(SUM_BYTES).copied().collect()
 }
 
-/// Compares with a stored checksum, where there is one.
-pub(crate) fn check_sum(
-    what: &'static str,
-    stored: Option<&[u8]>,
-    found: impl FnOnce() -> Vec<u8>,
-) -> Result<(), StoreError> {
-    match stored {
-        Some(stored) if stored != found() => Err(StoreError::Corrupt { what }),
-        _ => Ok(()),
+/// Compares with a stored checksum.
+pub(crate) fn check_sum(what: &'static str, stored: &[u8], found: &[u8]) -> Result<(), StoreError> {
+    match stored == found {
+        true => Ok(()),
+        false => Err(StoreError::Corrupt { what }),
     }
 }
 

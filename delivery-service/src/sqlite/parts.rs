@@ -35,7 +35,7 @@ pub(super) async fn load(
             .await?;
     let mut parts = BTreeMap::new();
     for (part, value, sum) in rows {
-        check_sum("group", Some(&sum), || part_sum(group, &part, &value))?;
+        check_sum("group", &sum, &part_sum(group, &part, &value))?;
         parts.insert(Bytes::from(part), Bytes::from(value));
     }
     Ok(Some(PartsRow {

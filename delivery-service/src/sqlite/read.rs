@@ -22,10 +22,10 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use zeroize::Zeroizing;
 
-use super::codes::{check_sum, decode, hash, id, int, uint};
+use super::codes::{decode, hash, id, int, uint};
 use super::load::{PleaColumns, plea_row};
 use super::logs::{ActiveColumns, of_document};
-use super::sums::record_sum;
+use super::sums::check_record;
 use super::{bases, failed, hot, load, logs, open, recovery};
 use crate::sqlite::StoreError;
 
@@ -327,7 +327,7 @@ struct RecordColumns {
     root: Vec<u8>,
     weight: i64,
     sealed: Option<Vec<u8>>,
-    sum: Option<Vec<u8>>,
+    sum: Vec<u8>,
 }
 
 impl RecordColumns {
@@ -352,9 +352,7 @@ impl RecordColumns {
             sealed: self.sealed.map(bytes::Bytes::from),
             weight: uint(self.weight)?,
         };
-        if let Some(found) = record_sum(&row) {
-            check_sum("record", self.sum.as_deref(), || found)?;
-        }
+        check_record(&row, &self.sum)?;
         Ok(row)
     }
 }

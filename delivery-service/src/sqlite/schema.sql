@@ -182,7 +182,7 @@ CREATE TABLE documents (
 
 -- kind: 1 update, 2 verdict, 3 snapshot. seen: size of the prefix its author had seen; hint: first bytes of that prefix's root.
 -- covered: size that the snapshot active before this record covers. root: of the log up to and including this record. header: snapshots only; the others' follows from the columns.
--- sum: a checksum, so that what a failing disk changed is found when it is read. weight: encoded bytes of all updates up to and including the record;
+-- sum: checksums of the row, and of what a chained record seals, so that what a failing disk changed is found when it is read. weight: encoded bytes of all updates up to and including the record;
 -- what is between two positions says whether a snapshot is worth its place.
 CREATE TABLE records (
     doc     INTEGER NOT NULL REFERENCES documents (id),
@@ -198,7 +198,7 @@ CREATE TABLE records (
     root    BLOB NOT NULL,
     header  BLOB,
     sealed  BLOB,
-    sum     BLOB,
+    sum     BLOB NOT NULL,
     weight  INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (doc, seq),
     UNIQUE (doc, author, clock)

@@ -1,6 +1,7 @@
 //! Checksums that lie beside rows, so that what a failing disk changed is found when it is read.
 
-use super::codes::sum;
+use super::StoreError;
+use super::codes::{SUM_BYTES, sum};
 use conclave_order::rows::RecordRow;
 use conclave_proto::GroupId;
 
@@ -15,22 +16,46 @@ pub(super) fn base_sum(group: &GroupId, [frontier, roots, entries]: [&[u8]; 3]) 
     sum("conclave 1.0 base sum", &parts)
 }
 
-/// Checksum of what is delivered of a chained record without putting its header together again. The leaf of a snapshot covers what is read
-/// of it.
-pub(super) fn record_sum(row: &RecordRow) -> Option<Vec<u8>> {
-    let (author, _) = row.chained?;
-    let sealed = row.sealed.as_deref()?;
-    Some(sum(
+/// Checksum of a record: of what is delivered of it without putting its header together again, and behind that, of a chained record, of what it
+/// seals, which may go before the row does. The leaf of a snapshot covers what that seals.
+pub(super) fn record_sum(row: &RecordRow) -> Vec<u8> {
+    let mut all = row_sum(row);
+    if row.chained.is_some() {
+        all.extend(sealed_sum(row));
+    }
+    all
+}
+
+/// Compares a record with its stored checksum.
+pub(super) fn check_record(row: &RecordRow, stored: &[u8]) -> Result<(), StoreError> {
+    let damaged = StoreError::Corrupt { what: "record" };
+    let Some((of_row, of_sealed)) = stored.split_at_checked(SUM_BYTES) else {
+        return Err(damaged);
+    };
+    let is_whole = row.chained.is_none() || row.sealed.is_none() || of_sealed == sealed_sum(row);
+    match of_row == row_sum(row) && is_whole {
+        true => Ok(()),
+        false => Err(damaged),
+    }
+}
+
+fn row_sum(row: &RecordRow) -> Vec<u8> {
+    let author = row.chained.map(|(author, _)| author.to_be_bytes());
+    sum(
         "conclave 1.0 record sum",
         &[
             &row.seq.to_be_bytes(),
             &[row.kind as u8],
-            &author.to_be_bytes(),
+            author.as_ref().map_or(&[], |author| &author[..]),
             &row.epoch.to_be_bytes(),
             &row.seen.to_be_bytes(),
             &row.hint,
             row.leaf.as_bytes(),
-            sealed,
         ],
-    ))
+    )
+}
+
+fn sealed_sum(row: &RecordRow) -> Vec<u8> {
+    let sealed = row.sealed.as_deref().unwrap_or_default();
+    sum("conclave 1.0 sealed sum", &[row.leaf.as_bytes(), sealed])
 }

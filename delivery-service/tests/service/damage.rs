@@ -266,6 +266,25 @@ async fn a_changed_record_is_said_to_be_damaged() {
     }
 }
 
+/// What is delivered of it is compared, whatever the row says of what it is.
+#[tokio::test]
+async fn a_record_that_was_made_another_kind_is_not_delivered() {
+    for statement in [
+        "UPDATE records SET kind = 3 WHERE seq = 5",
+        "UPDATE records SET author = NULL, clock = NULL WHERE seq = 5",
+        "UPDATE records SET epoch = epoch + 1 WHERE kind = 3",
+        "UPDATE records SET sum = substr(sum, 1, 8) WHERE seq = 5",
+        "UPDATE records SET sum = x'' WHERE seq = 5",
+    ] {
+        let kept = kept().await;
+        let dir = copy(kept.dir.path(), |_| ());
+        let service = TestService::on(dir).await;
+        sabotage(&service, statement).await;
+        let mut alice = service.member_of(&kept.person, 0).await;
+        assert_eq!(elided(&mut alice, &kept).await, None, "{statement}");
+    }
+}
+
 #[tokio::test]
 async fn a_changed_group_is_said_to_be_damaged() {
     let kept = kept().await;
