@@ -35,6 +35,8 @@ const WAITS_FOR_CLOCK: &str = "engine.waits_for_clock";
 /// The service takes no more of a kind for now.
 const WAITS_FOR_PACE: &str = "engine.waits_for_pace";
 const COLLECTS: &str = "refused.recovering";
+/// The same of what is asked of a group.
+const WAITS_FOR_RECOVERY: &str = "engine.waits_for_recovery";
 
 /// Takes the one kind of outcome that an operation has.
 macro_rules! answer {
@@ -399,7 +401,10 @@ impl Context {
             }
         };
         let outcome = match self.session.run_unless(operation, give_up).await {
-            Err(error) if [WAITS_FOR_CLOCK, WAITS_FOR_PACE].contains(&error.code()) => {
+            Err(error)
+                if [WAITS_FOR_CLOCK, WAITS_FOR_PACE, WAITS_FOR_RECOVERY]
+                    .contains(&error.code()) =>
+            {
                 self.held_back(error);
                 return Ok(None);
             }
@@ -639,7 +644,7 @@ impl Context {
 fn not_reached(why: &Failure, before: &str, form: Form) {
     // Whoever only was late may have been reached: what is said of it says so itself.
     let reached = match why.code.as_str() {
-        "client.timed_out" | WAITS_FOR_CLOCK | WAITS_FOR_PACE | COLLECTS => "",
+        "client.timed_out" | WAITS_FOR_CLOCK | WAITS_FOR_PACE | WAITS_FOR_RECOVERY | COLLECTS => "",
         _ => "the service was not reached: ",
     };
     let before = format!("note: {before}{reached}");

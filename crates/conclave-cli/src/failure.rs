@@ -164,6 +164,7 @@ fn exit(code: &str) -> Exit {
         | "engine.waits_for_step"
         | "engine.waits_for_clock"
         | "engine.waits_for_pace"
+        | "engine.waits_for_recovery"
         | "document.not_here"
         | "pause.on"
         | "refused.recovering" => Exit::Offline,
@@ -229,6 +230,7 @@ mod tests {
             ("engine.other_life", 7),
             ("engine.waits_for_clock", 3),
             ("engine.waits_for_pace", 3),
+            ("engine.waits_for_recovery", 3),
             ("client.endpoint", 2),
             ("store.missing", 1),
             ("anything.else", 1),

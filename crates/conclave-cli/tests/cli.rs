@@ -653,6 +653,7 @@ cases!(
     agents,
     blame,
     clocks,
+    collecting,
     connection,
     copies,
     devices,

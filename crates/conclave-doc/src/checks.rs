@@ -76,6 +76,9 @@ pub(crate) struct Mine {
     /// Whether the service has it no more.
     #[serde(default)]
     gone: look::Gone,
+    /// Its version, where the program that looked at it did not know that: it is looked at by one that does.
+    #[serde(default)]
+    unknown: Option<u16>,
     /// When it was last seen to be the active one, give or take a day.
     #[serde(default)]
     active: Option<UnixMs>,
@@ -227,6 +230,7 @@ impl Checks {
                 adds_to: BTreeSet::new(),
                 follows: false,
                 gone: look::Gone::No,
+                unknown: None,
                 active: None,
                 found: None,
                 said: None,

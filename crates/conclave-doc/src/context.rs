@@ -180,6 +180,8 @@ pub struct DeliverOutcome {
     pub refused_own: bool,
     /// An own edit would cost more than it may, and cannot be sent in another form: it waits.
     pub waits_for_cost: bool,
+    /// Highest version of a member's verdict that this program does not know: nobody judges what it cannot read, and nobody is at fault.
+    pub unknown_verdict: Option<u16>,
     /// Own edits that went out of the document and could not be written again: to be kept apart in the batch that drops them.
     pub lost: Vec<Unsent>,
     /// What the log has lost and nobody here can carry: to be kept apart in the batch that drops it.
@@ -233,6 +235,7 @@ impl DeliverOutcome {
         self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
         self.refused_own |= later.refused_own;
         self.waits_for_cost |= later.waits_for_cost;
+        self.unknown_verdict = self.unknown_verdict.max(later.unknown_verdict);
         self.lost.extend(later.lost);
         self.uncarried.extend(later.uncarried);
         self.reopen |= later.reopen;

@@ -548,6 +548,13 @@ impl VerdictPayload {
         encode(self)
     }
 
+    /// The version of a verdict, where this library does not know it: what it says beyond that is not for this program to judge.
+    #[must_use]
+    pub fn unknown_version(bytes: &[u8]) -> Option<u16> {
+        let version = *bytes.first()?;
+        (version != VERDICT_VERSION).then_some(version.into())
+    }
+
     /// Decodes.
     ///
     /// # Errors

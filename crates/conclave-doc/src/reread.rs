@@ -177,7 +177,7 @@ impl Document {
                 let epoch = epoch.unwrap_or_else(|| ctx.authority.epoch());
                 self.checks.note_void(seq, epoch);
             } else if is_chained {
-                match self.read_again(ctx, &state, &mut entry, &mut keys, seq >= settled) {
+                match self.read_again(ctx, &state, &mut entry, &mut keys, seq >= settled, outcome) {
                     Ok(read) => update = read,
                     Err(fault) if entry.effect.news == News::Aside => {
                         entry.effect.news = News::None;
@@ -301,6 +301,7 @@ impl Document {
         entry: &mut TailEntry,
         keys: &mut KeyRing<'_>,
         voids_count: bool,
+        outcome: &mut DeliverOutcome,
     ) -> Result<Option<Inspected>, RecordFault> {
         let effect = &mut entry.effect;
         effect.costs.clear();
@@ -317,6 +318,11 @@ impl Document {
                 };
                 let plain = Plain::from(open(record, key)?);
                 if matches!(record.header.body, RecordBody::Verdict(_)) {
+                    if let Some(version) = VerdictPayload::unknown_version(plain.as_slice()) {
+                        effect.news = News::None;
+                        outcome.unknown_verdict = outcome.unknown_verdict.max(Some(version));
+                        return Ok(None);
+                    }
                     let verdict = VerdictPayload::from_bytes(plain.as_slice())
                         .map_err(|_| RecordFault::Content)?;
                     let Some(row) = ctx.row(&author.device, epoch) else {

@@ -36,6 +36,8 @@ enum Content {
     /// Nobody could supply its root.
     Aside,
     Verdict(VerdictPayload),
+    /// What another program says of a snapshot: nothing that this one could judge.
+    UnknownVerdict(u16),
     Update {
         update: Plain,
         read: Inspected,
@@ -411,6 +413,10 @@ impl Document {
                 effect.news = News::Void;
                 None
             }
+            Content::UnknownVerdict(version) => {
+                outcome.unknown_verdict = outcome.unknown_verdict.max(Some(version));
+                None
+            }
             Content::Verdict(VerdictPayload {
                 snapshot,
                 from,
@@ -531,7 +537,11 @@ impl Document {
             }
         };
         if matches!(record.header.body, RecordBody::Verdict(_)) {
-            return Ok(match VerdictPayload::from_bytes(plain.as_slice()) {
+            let bytes = plain.as_slice();
+            if let Some(version) = VerdictPayload::unknown_version(bytes) {
+                return Ok(Content::UnknownVerdict(version));
+            }
+            return Ok(match VerdictPayload::from_bytes(bytes) {
                 Ok(verdict) => Content::Verdict(verdict),
                 Err(_) => return refused(RecordFault::Content),
             });

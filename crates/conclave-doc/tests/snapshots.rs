@@ -14,7 +14,7 @@ use conclave_crdt::CrdtKind;
 use conclave_doc::*;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::merkle::Head;
-use conclave_proto::record::SnapshotHeader;
+use conclave_proto::record::{Chained, SnapshotHeader};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::*;
 use zeroize::Zeroizing;
@@ -562,6 +562,76 @@ fn a_snapshot_of_an_unknown_version_opens_nothing_and_blames_nobody() {
         assert_eq!(error.code(), "doc.unknown_snapshot");
         assert!(!error.is_retryable());
     }
+}
+
+/// Who holds the log cannot compare it, and says nothing of it, also after a restart: its author may be as honest as anybody.
+#[test]
+fn who_holds_the_log_does_not_judge_a_snapshot_of_an_unknown_version() {
+    for version in [SNAPSHOT_VERSION + 1, SNAPSHOT_VERSION - 1] {
+        let mut sim = sim(CrdtKind::Yjs);
+        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
+        let mut payload = open(&known, &keys).unwrap().to_vec();
+        payload[..2].copy_from_slice(&version.to_be_bytes());
+        let (key, rng) = (&sim.world.keys[2], &mut sim.peers[0].rng);
+        let record = seal(&known.header, &payload, &keys, key, 1, rng);
+        sim.order(vec![record], None);
+        sim.settle();
+        assert_eq!(
+            sim.look_or_fail(1),
+            Err(DocError::UnknownSnapshot { version })
+        );
+        for _ in 0..2 {
+            assert_eq!(sim.look_or_fail(1), Ok(None), "once is enough");
+            assert!(!sim.say(1));
+            assert_eq!(sim.refuted(1), []);
+            assert_eq!(sim.peers[1].doc.missed(), []);
+            sim.peers[1].store();
+            sim.restart(1);
+            sim.connect(1);
+            sim.settle();
+        }
+        // Nor are keys let go of on it.
+        assert!(!sim.confirm(1, 600).moved);
+        assert!(sim.peers[1].doc.roots_needed().needs(0));
+        sim.assert_no_findings();
+    }
+}
+
+/// What it says counts for nothing here, its author's chain goes on, and nobody is at fault.
+#[test]
+fn a_verdict_of_an_unknown_version_says_nothing_and_blames_nobody() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.snapshot(1);
+    sim.settle();
+    let (snapshot, _) = sim.snapshot_at(0);
+    for version in [VERDICT_VERSION + 1, VERDICT_VERSION - 1] {
+        let differs = Judgement::Differs(DiffersWhy::Content);
+        let mut payload = VerdictPayload::new(snapshot, 0, differs).to_bytes();
+        payload[0] = version;
+        payload.truncate(7);
+        let record = sim.forge(sim.peers[2].member, &payload, |header| {
+            let Some(Chained { clock, prev }) = header.body.chained() else {
+                panic!()
+            };
+            header.body = RecordBody::Verdict(Chained { clock, prev });
+        });
+        sim.order(vec![record], None);
+        sim.settle();
+    }
+    let newest = u16::from(VERDICT_VERSION + 1);
+    for at in [0, 1] {
+        let told = sim.peers[at].unknown_verdict;
+        assert_eq!(told, Some(newest));
+        assert_eq!(sim.peers[at].doc.basis(), Basis::Checked);
+    }
+    assert_eq!(sim.judge(0), Some(Judgement::Match));
+    sim.settle();
+    assert!(!sim.confirm(1, 0).moved);
+    assert!(sim.confirm(1, 60).moved, "nobody objects");
+    sim.peers[2].insert(0, "on ");
+    sim.settle();
+    sim.assert_no_findings();
 }
 
 #[test]

@@ -207,6 +207,12 @@ pub enum EngineError {
         /// When it goes on.
         until: UnixMs,
     },
+    /// The service was put back, and collects what its members have: what is wanted is remembered, and goes on afterwards.
+    #[error("{}", collects(*.until))]
+    WaitsForRecovery {
+        /// When it goes on at the latest, unless the service's operator prolongs that; none where that is not known.
+        until: Option<UnixMs>,
+    },
     /// As many records are declared void as this user may declare.
     #[error("no more than {max} records may be void before one is declared so by this user")]
     VoidsUsedUp {
@@ -221,6 +227,18 @@ pub enum EngineError {
         /// Who invites, as they are called here.
         inviter: String,
     },
+}
+
+fn collects(until: Option<UnixMs>) -> String {
+    let until = until.map_or_else(String::new, |until| {
+        format!(
+            ", until {} at the latest unless its operator prolongs that",
+            date(until)
+        )
+    });
+    format!(
+        "the service was put back, and takes nothing new here before it has collected what its members have{until}; what was asked for is queued"
+    )
 }
 
 impl EngineError {
@@ -278,6 +296,7 @@ impl EngineError {
             Self::ClockSkew => "engine.clock_skew",
             Self::WaitsForClock { .. } => "engine.waits_for_clock",
             Self::WaitsForPace { .. } => "engine.waits_for_pace",
+            Self::WaitsForRecovery { .. } => "engine.waits_for_recovery",
             Self::VoidsUsedUp { .. } => "engine.voids_used_up",
             Self::GroupTaken { .. } => "invitation.group_taken",
         }
@@ -288,6 +307,7 @@ impl EngineError {
     pub fn until(&self) -> Option<UnixMs> {
         match self {
             Self::WaitsForPace { until } => Some(*until),
+            Self::WaitsForRecovery { until } => *until,
             _ => None,
         }
     }
@@ -306,6 +326,7 @@ impl EngineError {
             | Self::ClockSkew
             | Self::WaitsForClock { .. }
             | Self::WaitsForPace { .. }
+            | Self::WaitsForRecovery { .. }
             | Self::GroupTaken { .. } => true,
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::Mls(error) => error.is_retryable(),

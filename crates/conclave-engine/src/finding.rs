@@ -391,6 +391,8 @@ pub enum FindingKind {
         /// Position of the first after them.
         to: u64,
     },
+    /// A member's snapshot, or what one says of a snapshot, is of a version that this program does not know. Nobody is at fault.
+    NewerProgram,
     /// This device alone differs from the snapshots of two other users.
     EngineDiffers,
     /// Somebody says that the snapshot is wrong from which this device opened the document.
@@ -510,6 +512,7 @@ impl FindingKind {
             Self::SnapshotsUnchecked { .. } => "document.snapshots_unchecked",
             Self::SnapshotWithheld { .. } => "document.snapshot_withheld",
             Self::PassedOver { .. } => "document.passed_over",
+            Self::NewerProgram => "document.newer_program",
             Self::EngineDiffers => "document.engine_differs",
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",

@@ -186,7 +186,7 @@ impl Engine {
             || group
                 .inflight
                 .as_ref()
-                .is_some_and(|it| it.intent.is_none())
+                .is_some_and(|it| it.intent.is_none() && !it.waits_for_recovery())
         {
             count += 1;
         }

@@ -146,7 +146,12 @@ fn pins(code: &str) -> Option<Sentence> {
 }
 
 fn engine(code: &str) -> Option<Sentence> {
-    if ["engine.waits_for_clock", "engine.waits_for_pace"].contains(&code) {
+    const OWN: [&str; 3] = [
+        "engine.waits_for_clock",
+        "engine.waits_for_pace",
+        "engine.waits_for_recovery",
+    ];
+    if OWN.contains(&code) {
         // It says which clock, and by how much it is off; when it goes on.
         return Some(Own);
     }
@@ -444,6 +449,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "engine.waits_for_clock" => {
             "what is wanted is kept here, and goes on by itself then; a clock that is right already needs nothing set: tell the operator of the service, or use --trust-service-clock"
+        }
+        "engine.waits_for_recovery" => {
+            "what is wanted is kept here, and goes on by itself then, with any command or while `conclave agent` runs: it need not be asked for again; whoever has more of the group than the service brings it back by opening their device"
         }
         "engine.waits_for_pace" => {
             "what is wanted is kept here, and goes on by itself then, with any command or while `conclave agent` runs: it need not be asked for again"

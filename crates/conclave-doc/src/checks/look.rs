@@ -12,7 +12,7 @@ use crate::charge::{accounts_are_of_members, bounded};
 use crate::claims::{Claims, KnownClaims};
 use crate::content::Received;
 use crate::kept::read_snapshot;
-use crate::payload::{SnapshotPayload, Tables};
+use crate::payload::{SNAPSHOT_VERSION, SnapshotPayload, Tables};
 use crate::seal::{DocKeys, open};
 use crate::state::LogState;
 
@@ -92,6 +92,14 @@ pub(crate) enum Gone {
     Told,
 }
 
+impl Mine {
+    /// Whether this program may be able to read it.
+    fn is_readable(&self) -> bool {
+        self.unknown
+            .is_none_or(|version| version == SNAPSHOT_VERSION)
+    }
+}
+
 /// How often this device has looked, in the hour that began then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Looks {
@@ -168,7 +176,7 @@ impl Document {
         self.size() > snapshot.seq
             && !snapshot.is_first()
             && self.checks.rests_on() != Some(snapshot.id)
-            && mine.is_none_or(|it| it.found.is_none())
+            && mine.is_none_or(|it| it.found.is_none() && it.is_readable())
             && (mine.is_none_or(|it| it.gone == Gone::No)
                 || snapshot.id == self.state.active.id
                 || self.rows.has_snapshot(snapshot.seq)
@@ -351,7 +359,8 @@ impl Document {
     /// linear in the document: for when the device is idle. `None` where [`Document::check_wanted`] does not have it.
     ///
     /// # Errors
-    /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
+    /// [`DocError::MissingRoot`], [`DocError::UnknownSnapshot`], once, where another program made it: nobody is at fault, and it is not looked at again
+    /// before this program knows that version; and [`DocError::Crdt`] when the own state cannot be built.
     pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Checked>, DocError> {
         let Some(look) = self.next_look(ctx) else {
             return Ok(None);
@@ -377,6 +386,14 @@ impl Document {
                 self.rows.lost_snapshot(info.seq);
                 self.rows.meta_dirty = true;
                 return Ok(None);
+            }
+            Err(DocError::UnknownSnapshot { version }) => {
+                // Whoever made it has another program. What cannot be read is not judged.
+                if let Some(mine) = self.checks.mine(info.id) {
+                    mine.unknown = Some(version);
+                }
+                self.looked(ctx, &info, None)?;
+                return Err(DocError::UnknownSnapshot { version });
             }
             Err(error) => return Err(error),
         };
@@ -423,6 +440,11 @@ impl Document {
             .root(epoch)
             .ok_or(DocError::MissingRoot { epoch })?;
         let payload = open(record, &DocKeys::derive(&root, &self.id)).ok();
+        let version = payload.as_deref();
+        let version = version.and_then(|bytes| SnapshotPayload::unknown_version(bytes));
+        if let Some(version) = version {
+            return Err(DocError::UnknownSnapshot { version });
+        }
         let payload = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok());
         let mine = self.checks.get(&info.id);
         let can_compare = self.can_compare(info, mine);

@@ -215,6 +215,8 @@ pub struct Peer {
     pub base: Option<Base>,
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
+    /// Highest version of a verdict that it could not read.
+    pub unknown_verdict: Option<u16>,
     pub lost: Vec<Unsent>,
     pub uncarried: Vec<Unsent>,
     pub last: DeliverOutcome,
@@ -262,6 +264,7 @@ impl Peer {
             base: None,
             changes: vec![],
             findings: vec![],
+            unknown_verdict: None,
             lost: vec![],
             uncarried: vec![],
             last: DeliverOutcome::default(),
@@ -344,6 +347,7 @@ impl Peer {
     pub fn note(&mut self, outcome: DeliverOutcome) {
         self.changes.extend(outcome.changes.iter().copied());
         self.findings.extend(outcome.findings.iter().copied());
+        self.unknown_verdict = self.unknown_verdict.max(outcome.unknown_verdict);
         self.lost.extend(outcome.lost.iter().cloned());
         self.uncarried.extend(outcome.uncarried.iter().cloned());
         self.reopen |= outcome.reopen;
@@ -736,13 +740,20 @@ impl Sim {
 
     /// A peer looks at a snapshot if it can, as if the lot fell on it. One that a restart has lost is read from its row, or fetched.
     pub fn look(&mut self, at: usize) -> Option<Checked> {
+        self.look_or_fail(at).unwrap()
+    }
+
+    /// The same where that may fail.
+    pub fn look_or_fail(&mut self, at: usize) -> Result<Option<Checked>, DocError> {
         let (member, epoch) = (self.peers[at].member, self.peers[at].epoch);
         let keys = self.peers[at].keys.clone();
         let ctx = self.world.ctx(member, epoch, &keys);
         while self.peers[at].doc.is_lot_open() {
             self.peers[at].doc.draw_lot(1, 0);
         }
-        let wanted = self.peers[at].doc.check_wanted(&ctx)?;
+        let Some(wanted) = self.peers[at].doc.check_wanted(&ctx) else {
+            return Ok(None);
+        };
         if !wanted.have && wanted.kept {
             self.peers[at].store();
             let row = self.peers[at].rows[&snapshot_row(wanted.seq)].clone();
@@ -751,7 +762,7 @@ impl Sim {
             self.fetch(at, wanted.seq, wanted.seq + 1);
         }
         let ctx = self.world.ctx(member, epoch, &keys);
-        self.peers[at].doc.check_snapshot(&ctx).unwrap()
+        self.peers[at].doc.check_snapshot(&ctx)
     }
 
     /// A peer queues its verdict, if there is something to say.

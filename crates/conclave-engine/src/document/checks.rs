@@ -82,6 +82,7 @@ impl Cx {
             }
             // The root may still come. Where it does not, others check.
             Err(DocError::MissingRoot { .. }) => {}
+            Err(DocError::UnknownSnapshot { .. }) => self.tell_newer_program(group, doc),
             Err(error) => {
                 let what = FindingKind::failed(Step::CheckCondensed, &error);
                 self.finding(group.id, Some(doc.id), what, None);
@@ -89,6 +90,18 @@ impl Cx {
         }
         self.plan_verdict(group, doc);
         self.end_settling(group, doc);
+    }
+
+    /// A member has a program that knows more than this one.
+    pub(super) fn tell_newer_program(&mut self, group: &Group, doc: &Doc) {
+        let newer = Finding {
+            what: FindingKind::NewerProgram,
+            about: About::Document(group.id, doc.id),
+            suspect: None,
+        };
+        if self.open_finding(&newer).is_none() {
+            self.found(newer);
+        }
     }
 
     fn plan_verdict(&mut self, group: &Group, doc: &Doc) {

@@ -193,6 +193,9 @@ impl Cx {
             let what = FindingKind::OwnEditRewritten;
             self.finding(group.id, Some(doc.id), what, None);
         }
+        if outcome.unknown_verdict.is_some() {
+            self.tell_newer_program(group, doc);
+        }
         if outcome.waits_for_cost {
             let what = match doc.document.is_too_costly() {
                 true => FindingKind::EditsTooCostly,

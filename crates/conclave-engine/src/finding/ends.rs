@@ -156,6 +156,7 @@ impl FindingKind {
             | Self::SnapshotsUnchecked { .. }
             | Self::SnapshotWithheld { .. }
             | Self::PassedOver { .. }
+            | Self::NewerProgram
             | Self::OwnEditRewritten
             | Self::Dropped { .. } => return None,
         })

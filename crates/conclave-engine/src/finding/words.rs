@@ -450,6 +450,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::SnapshotsUnchecked { .. }
         | FindingKind::SnapshotWithheld { .. }
         | FindingKind::PassedOver { .. }
+        | FindingKind::NewerProgram
         | FindingKind::EngineDiffers
         | FindingKind::BaseDisputed => of_snapshot(kind, place, who),
         FindingKind::Dropped { codes } => three(
@@ -501,6 +502,13 @@ fn of_snapshot(kind: &FindingKind, place: &str, who: Option<&str>) -> Three {
             ),
             "The service, unless it has let go of them, as it may of what is older than 30 days.",
             "See `conclave doc status` for on whose word the document rests now. Old keys stay here until two people say that it is right who may write, one of them an admin: ask an admin who has the document open to let their device compare it. If the document lacks something, or has what nobody wrote, compare it with theirs.",
+        ),
+        FindingKind::NewerProgram => three(
+            format!(
+                "Somebody uses another version of this program in {place}: a short form of it, or what is said of one, cannot be read here. This device does not compare it, and goes on with what it has."
+            ),
+            "Nobody.",
+            "Update this program. Until then others compare the short forms.",
         ),
         FindingKind::EngineDiffers => three(
             format!(
@@ -928,7 +936,8 @@ pub(super) mod tests {
             K::FalseVerdict { .. } => K::SnapshotsUnchecked { seq: 2 },
             K::SnapshotsUnchecked { .. } => K::SnapshotWithheld { seq: 2 },
             K::SnapshotWithheld { .. } => K::PassedOver { from: 3, to: 9 },
-            K::PassedOver { .. } => K::EngineDiffers,
+            K::PassedOver { .. } => K::NewerProgram,
+            K::NewerProgram => K::EngineDiffers,
             K::EngineDiffers => K::BaseDisputed,
             K::BaseDisputed => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },

@@ -195,10 +195,7 @@ impl Cx {
         group.membership.freeze(why.code());
         self.save_membership(group);
         self.finding(group.id, None, why, suspect);
-        let waiting: Vec<u64> = group.intents.keys().copied().collect();
-        for id in waiting {
-            self.finish_intent(group, id, Err(FROZEN));
-        }
+        self.drop_intents(group, &FROZEN);
     }
 
     pub(super) fn commit_processed(&mut self, group: &mut Group, outcome: CommitOutcome) {
@@ -379,16 +376,7 @@ impl Cx {
     /// The rows of a group that this device is out of go, with whoever waits for something in it.
     pub(super) fn wind_up(&mut self, whole: &mut Whole) {
         let group = &mut whole.group;
-        let waiting: Vec<u64> = group.intents.keys().copied().collect();
-        for intent in waiting {
-            let leaving = group.intents.get(&intent).is_some_and(Intent::is_leave);
-            let result = if leaving {
-                Ok(crate::command::Reply::Done)
-            } else {
-                Err(LOST)
-            };
-            self.finish_intent(group, intent, result);
-        }
+        self.drop_intents(group, &LOST);
         let id = group.id;
         self.forget_documents(whole);
         self.drop_group_rows(&id, &whole.group.documents);

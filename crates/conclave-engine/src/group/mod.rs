@@ -75,11 +75,19 @@ pub(crate) struct InFlight {
     sent: bool,
     #[serde(skip)]
     not_before: UnixMs,
+    /// The service did not take it last, since it collects what it lost.
+    #[serde(skip)]
+    collects: bool,
 }
 
 impl InFlight {
     pub(crate) fn is_sent(&self) -> bool {
         self.sent
+    }
+
+    /// Whether it waits for a service that collects what it lost.
+    pub(crate) fn waits_for_recovery(&self) -> bool {
+        self.collects
     }
 }
 

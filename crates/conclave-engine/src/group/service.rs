@@ -65,6 +65,7 @@ impl Group {
         self.note_documents();
         if let Some(inflight) = &mut self.inflight {
             inflight.sent = false;
+            inflight.collects = false;
         }
         for intent in self.intents.values_mut() {
             intent.disconnected();
@@ -132,9 +133,13 @@ impl Cx {
         self.pump_titles(whole);
         let group = &mut whole.group;
         self.pump_rotation(group);
-        if group.inflight.is_none() {
-            self.pump_intents(group);
-            self.pump_commit(group);
+        match &group.inflight {
+            None => {
+                self.pump_intents(group);
+                self.pump_commit(group);
+            }
+            Some(inflight) if inflight.waits_for_recovery() => self.tell_collecting(group),
+            Some(_) => {}
         }
     }
 
@@ -456,6 +461,7 @@ impl Cx {
             intent,
             sent: false,
             not_before: UnixMs(0),
+            collects: false,
         };
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
         self.put(key, keys::cbor(&inflight));
@@ -509,6 +515,7 @@ impl Cx {
             R::RateLimited { .. } | R::Storage | R::ShuttingDown | R::Recovering { .. } => {
                 let delay = self.jitter_after(&refusal, 500, 3_000);
                 inflight.sent = false;
+                inflight.collects = matches!(refusal, R::Recovering { .. });
                 inflight.not_before = self.now.plus_ms(delay);
                 self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
             }

@@ -25,6 +25,7 @@ use crate::io::CommandId;
 use crate::keys;
 use crate::link::{GroupPending, IntentPending};
 use crate::policy::PolicyChange;
+use crate::rescue::RescueCause;
 use crate::timers::{GroupTimer, TimerKind, earlier};
 
 /// What is wanted.
@@ -66,6 +67,9 @@ const ATTEMPTS: u32 = 20;
 
 /// Longest that whoever asked for something waits without a word until the service takes it, in milliseconds: longer than another's turn lasts.
 pub(crate) const PATIENCE_MS: u64 = 10_000;
+
+/// How long a service waits for what it lost of a log, from when it was put back, in milliseconds. Its operator may prolong that.
+const COLLECTS_MS: u64 = 24 * 3600 * 1000;
 
 /// First pause before a user without key packages is asked about again, in milliseconds; each that follows is twice as long.
 const FIRST_LOOK_MS: u64 = 5_000;
@@ -117,6 +121,8 @@ enum Waits {
     PaceTold,
     /// It was told, and is tried again: the answer says whether the service takes it now.
     PaceTried,
+    /// For a service that was put back, until that has what it lost. Who asked was told.
+    Collects,
 }
 
 impl Waits {
@@ -127,7 +133,7 @@ impl Waits {
     fn tried(self) -> Self {
         match self {
             Self::Pace | Self::PaceTold | Self::PaceTried => Self::PaceTried,
-            Self::Moment | Self::Turn => Self::Moment,
+            Self::Moment | Self::Turn | Self::Collects => Self::Moment,
         }
     }
 }
@@ -150,6 +156,9 @@ impl Intent {
     pub(crate) fn disconnected(&mut self) {
         self.busy = false;
         self.held = false;
+        if self.waits == Waits::Collects {
+            self.waits = Waits::Moment;
+        }
         if self.lacks.tries() > 0 {
             self.lacks.reset();
             self.not_before = UnixMs(0);
@@ -158,7 +167,7 @@ impl Intent {
 
     /// Whether it can only go on later, or when somebody does something: somebody else, or whoever sets the clock.
     pub(crate) fn needs_somebody(&self) -> bool {
-        self.lacks.tries() > 0 || self.held || self.waits.is_pace()
+        self.lacks.tries() > 0 || self.held || self.waits.is_pace() || self.waits == Waits::Collects
     }
 
     /// The user whose devices it waits for.
@@ -218,6 +227,22 @@ impl Intent {
     fn is_paced(&self) -> bool {
         let paced = self.waits.is_pace() || self.waits == Waits::PaceTried;
         paced && self.row.want != Want::SelfUpdate
+    }
+
+    /// Whether the device does it by itself: what becomes of it is nothing to its user.
+    fn is_own_care(&self, own: Option<UserId>) -> bool {
+        match self.row.want {
+            Want::AddOwn | Want::SelfUpdate | Want::PruneOwn | Want::PruneListed { .. } => true,
+            Want::ReAdd { user, .. } => Some(user) == own && self.row.operation.is_none(),
+            Want::Invite { .. }
+            | Want::Remove { .. }
+            | Want::Role { .. }
+            | Want::Policy(_)
+            | Want::Leave
+            | Want::Close { .. }
+            | Want::Reopen { .. }
+            | Want::Void { .. } => false,
+        }
     }
 
     pub(crate) fn is_leave(&self) -> bool {
@@ -303,12 +328,9 @@ impl Cx {
         id: u64,
         result: Result<Reply, EngineError>,
     ) {
-        let Some(intent) = group.intents.remove(&id) else {
+        let Some(intent) = self.forget_intent(group, id) else {
             return;
         };
-        let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
-        self.delete(key);
-        self.end_pace(group);
         if let Some(operation) = intent.row.operation {
             let told = intent.waiter.is_some() || result.is_ok();
             self.conclude(operation, result.clone());
@@ -324,6 +346,38 @@ impl Cx {
             }
             (None, Ok(_)) => {}
         }
+    }
+
+    /// The group takes nothing more from this device: all that is wanted of it ends. Who waits is told. What the user asked for, and nobody waits for any more, is
+    /// found, unless leaving was their own wish; what the device meant to do by itself is nobody's failure.
+    pub(crate) fn drop_intents(&mut self, group: &mut Group, why: &EngineError) {
+        let own = self.device.user();
+        let left = group
+            .parting()
+            .is_some_and(|it| it.cause == RescueCause::Left);
+        let all: Vec<u64> = group.intents.keys().copied().collect();
+        for id in all {
+            let Some(intent) = group.intents.get(&id) else {
+                continue;
+            };
+            let untold = intent.waiter.is_none() && (left || intent.is_own_care(own));
+            if intent.is_leave() && group.parting().is_some() {
+                self.finish_intent(group, id, Ok(Reply::Done));
+            } else if untold {
+                self.forget_intent(group, id);
+            } else {
+                self.finish_intent(group, id, Err(why.clone()));
+            }
+        }
+    }
+
+    /// Nobody is told.
+    fn forget_intent(&mut self, group: &mut Group, id: u64) -> Option<Intent> {
+        let intent = group.intents.remove(&id)?;
+        let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
+        self.delete(key);
+        self.end_pace(group);
+        Some(intent)
     }
 
     /// Works on intents, those that take somebody out before others, then oldest first, until one needs a commit or an answer.
@@ -480,7 +534,9 @@ impl Cx {
     }
 
     fn retry_intent(&mut self, group: &mut Group, id: u64, refusal: &Refusal) {
-        let delay = self.jitter_after(refusal, 100, 1_000);
+        let collects = matches!(refusal, Refusal::Recovering { .. });
+        let (least, most) = if collects { (500, 3_000) } else { (100, 1_000) };
+        let delay = self.jitter_after(refusal, least, most);
         let group_id = group.id;
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;
@@ -488,6 +544,7 @@ impl Cx {
             intent.waits = match refusal {
                 Refusal::RateLimited { .. } if delay > PATIENCE_MS => Waits::Pace,
                 Refusal::RateLimited { .. } => Waits::Turn,
+                Refusal::Recovering { .. } => Waits::Collects,
                 _ => Waits::Moment,
             };
             if intent.waits == Waits::Moment {
@@ -499,12 +556,36 @@ impl Cx {
         }
     }
 
+    /// A commit waits for a service that collects what it lost, and all else that is wanted of the group waits behind it. Who waits is told.
+    pub(crate) fn tell_collecting(&mut self, group: &mut Group) {
+        let until = self.collects_until();
+        for intent in group.intents.values_mut() {
+            if matches!(intent.waits, Waits::Moment | Waits::Turn) {
+                intent.waits = Waits::Collects;
+            }
+            if let Some(waiter) = intent.take_waiter() {
+                self.reply(waiter, Err(EngineError::WaitsForRecovery { until }));
+            }
+        }
+    }
+
+    /// When a service that was put back goes on at the latest, unless its operator prolongs that.
+    fn collects_until(&self) -> Option<UnixMs> {
+        let until = self.link.named?.begun.plus_ms(COLLECTS_MS);
+        (until > self.service_now()).then_some(until)
+    }
+
     /// The service takes no more like it before long. Who waits for it is told; where nobody does, it is found.
     fn tell_pace(&mut self, group: &mut Group, id: u64) {
         let Some(intent) = group.intents.get_mut(&id) else {
             return;
         };
         let (waits, until) = (intent.waits, intent.not_before);
+        if waits == Waits::Collects {
+            let waiter = intent.take_waiter();
+            let until = self.collects_until();
+            return self.reply_all(waiter, &EngineError::WaitsForRecovery { until });
+        }
         if !waits.is_pace() {
             return;
         }

@@ -1,7 +1,8 @@
 //! What a service lost of a group's own log when it was put back comes back: commits, entries, and what they say of documents.
 
 use conclave_engine::finding::About;
-use conclave_engine::{Command, Reply};
+use conclave_engine::{Command, EngineError, Reply};
+use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, Role};
 
 use conclave_testkit::service::Service;
@@ -51,6 +52,67 @@ fn all_settled(world: &mut World, members: &[usize]) {
 
 fn role(world: &World, group: GroupId, of: usize) -> Option<Role> {
     world.state(group).role_of(&world.devices[of].id)
+}
+
+/// A change that cannot be taken now: it is queued, and whoever asked is told so at once, with when it goes on at the latest.
+fn waits_for_recovery(world: &mut World, at: usize, command: Command) {
+    let asked = world.now;
+    let id = world.command(at, command);
+    world.until(|world| world.reply(at, id).is_some());
+    let reply = world.reply(at, id);
+    let Some(Err(error @ EngineError::WaitsForRecovery { until })) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(error.code(), "engine.waits_for_recovery");
+    let begun = world.service.generation().begun;
+    assert_eq!(until, Some(begun.plus_ms(24 * 3600 * 1000)));
+    assert!(error.to_string().contains("queued"), "{error}");
+    assert!(world.now.since_ms(asked) < 1_000, "somebody waited");
+}
+
+/// All kinds of changes to a group, one after another, each behind those before it; all are done when the service has what it lost.
+#[test]
+fn what_is_asked_of_a_group_while_the_service_collects_is_queued_and_that_is_said_at_once() {
+    for seed in 41..44 {
+        let (mut world, group, document) = trio(seed);
+        world.advance(900_000);
+        let old = world.create_document(group, ANA, "old");
+        world.run();
+        let mut copy = world.service.clone();
+        copy.disconnect_all();
+        copy.recover(180_000, world.now);
+        world.put_back(copy);
+        let [ben, cleo] = [BEN, CLEO].map(|at| world.devices[at].user);
+        let (role, reason) = (Role::Viewer, CloseReason::Archived);
+        let set = |user| Command::SetRole { group, user, role };
+        let close = |document| Command::Close {
+            group,
+            document,
+            reason,
+        };
+        waits_for_recovery(&mut world, ANA, close(old));
+        waits_for_recovery(&mut world, ANA, set(ben));
+        waits_for_recovery(&mut world, ANA, Command::Remove { group, user: cleo });
+        waits_for_recovery(&mut world, ANA, close(document));
+        // It goes on being so, and nothing is told twice, nor to who comes later.
+        world.advance(90_000);
+        assert_eq!(world.intents(ANA, &group), 4);
+        assert!(matches!(world.ask(ANA, Command::Settled), Reply::Done));
+        world.restart(ANA);
+        world.run();
+        all_settled(&mut world, &[ANA, BEN, CLEO]);
+        let before = world.state(group);
+        world.advance(240_000);
+        let state = world.state(group);
+        assert!(state.epoch > before.epoch, "seed {seed}");
+        assert_eq!(state.role_of_user(&ben), Some(Role::Viewer));
+        assert_eq!(state.role_of_user(&cleo), None);
+        for id in [document, old] {
+            assert_eq!(state.documents.get(&id).unwrap().closed, Some(reason));
+        }
+        assert_eq!(world.intents(ANA, &group), 0);
+        all_settled(&mut world, &[ANA, BEN]);
+    }
 }
 
 /// The operator puts a copy back, and says so before anybody comes.

@@ -31,6 +31,7 @@ mod lies;
 mod looks;
 mod lost_replies;
 mod merge;
+mod newer;
 mod paces;
 mod packages;
 mod pauses;

@@ -330,9 +330,42 @@ fn what_is_missing_of_a_document_that_is_deleted_is_told_no_longer() {
     }
 }
 
+/// Two logs are behind, and each is told of once: however often it is looked at, in whatever order, and over a restart.
+#[test]
+fn a_group_and_its_document_that_are_both_behind_are_told_of_once_each() {
+    for seed in 20..26 {
+        let (mut world, group, document) = trio(seed);
+        world.advance(900_000);
+        let copy = world.service.clone();
+        world.edit(ANA, group, document, " late");
+        let user = world.devices[CLEO].user;
+        let role = Role::Viewer;
+        world.ask(ANA, Command::SetRole { group, user, role });
+        world.run();
+        put_back(&mut world, &copy);
+        world.advance(900_000);
+        world.restart(BEN);
+        world.run();
+        for at in [ANA, BEN, CLEO] {
+            for place in [About::Group(group), About::Document(group, document)] {
+                let found = about(&mut world, at, "service.rolled_back", place).unwrap();
+                assert_eq!(found.count, 1, "seed {seed}: {found:?}");
+                let told =
+                    |event: &&Event| matches!(event, Event::Finding(it) if it.id == found.id);
+                let told = world.devices[at].events.iter().filter(told).count();
+                assert_eq!(told, 1, "seed {seed}: {found:?}");
+            }
+            assert_eq!(world.open_findings(at).len(), 2, "seed {seed}");
+        }
+        nobody_is_accused(&mut world);
+    }
+}
+
 #[test]
 fn findings_are_there_until_they_are_dismissed_and_come_back_with_news() {
     let (mut world, group, document) = trio(8);
+    // Nobody renews a leaf from here on: the group's own log would be behind as well.
+    world.advance(900_000);
     let copy = world.service.clone();
     world.edit(ANA, group, document, " late");
     world.run();

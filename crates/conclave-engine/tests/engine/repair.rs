@@ -354,15 +354,7 @@ fn a_frozen_group_is_founded_anew_with_its_documents_and_members() {
     world.run();
     world.go_offline(ANA);
     world.edit(ANA, group, document, " unsent");
-    let entries = world.service.entries(&group);
-    let commit = entries.iter().find_map(|entry| match entry {
-        conclave_proto::group::GroupEntry::Commit(bytes) => Some(bytes.clone()),
-        _ => None,
-    });
-    // A commit again: it is not of this epoch.
-    let again = conclave_proto::group::GroupEntry::Commit(commit.unwrap());
-    let out = world.service.make_up(group, again);
-    world.post(out);
+    freeze(&mut world, group);
     world.go_online(ANA);
     world.run();
     for at in [ANA, BEN, CLEO, DAN] {
@@ -400,6 +392,104 @@ fn a_frozen_group_is_founded_anew_with_its_documents_and_members() {
     assert_eq!(world.open_findings(BEN).len(), 1);
     world.ask(BEN, Command::Leave { group });
     assert_eq!(world.open_findings(BEN), []);
+}
+
+/// As long as the slowest pace makes one wait, and longer than any device waits before it renews its leaf.
+const PACE_MS: u64 = 3_600_000;
+
+/// An entry that breaks the rules: a commit again, which is not of this epoch.
+fn freeze(world: &mut World, group: GroupId) {
+    let entries = world.service.entries(&group);
+    let commit = entries.iter().find_map(|entry| match entry {
+        conclave_proto::group::GroupEntry::Commit(bytes) => Some(bytes.clone()),
+        _ => None,
+    });
+    let again = conclave_proto::group::GroupEntry::Commit(commit.unwrap());
+    let out = world.service.make_up(group, again);
+    world.post(out);
+    world.run();
+}
+
+/// Ben was told of the pace, and is not there any more to hear how his change ended.
+fn ask_and_go(world: &mut World, group: GroupId) {
+    let user = world.devices[CLEO].user;
+    let role = Role::Editor;
+    let told = world.call(BEN, Command::SetRole { group, user, role });
+    assert!(matches!(told, Some(Err(EngineError::WaitsForPace { .. }))));
+    world.restart(BEN);
+    world.run();
+}
+
+fn open_codes(world: &mut World, at: usize) -> Vec<String> {
+    let open = world.open_findings(at).into_iter();
+    open.map(|it| it.code).collect()
+}
+
+/// Worlds in which Ben's device has still to renew its leaf, and the service makes him wait with it.
+fn with_own_care() -> impl Iterator<Item = (World, GroupId)> {
+    let worlds = (100..106).map(|seed| {
+        let (mut world, group, _) = four(seed);
+        world.service.lies.pace_ms = PACE_MS;
+        (world, group)
+    });
+    worlds.filter(|(world, group)| {
+        let mut later = World::load(world.seed, &world.save(), None);
+        later.service.lies.pace_ms = PACE_MS;
+        later.advance(700_000);
+        later.intents(BEN, group) > 0
+    })
+}
+
+/// What a device means to do by itself is no failure of its user's: not where the group takes nothing more, not where they leave, whether it was begun before
+/// that or after.
+#[test]
+fn what_a_device_meant_to_do_by_itself_is_told_to_nobody() {
+    let mut worlds = 0;
+    for (mut world, group) in with_own_care() {
+        worlds += 1;
+        if worlds % 2 == 0 {
+            world.advance(700_000);
+            assert_eq!(world.intents(BEN, &group), 1, "seed {}", world.seed);
+            assert_eq!(world.open_findings(BEN), []);
+        }
+        freeze(&mut world, group);
+        world.advance(700_000);
+        let frozen = open_codes(&mut world, BEN);
+        assert_eq!(frozen, ["mls.illegal_entry"], "seed {}", world.seed);
+        world.ask(BEN, Command::Leave { group });
+        world.advance(60_000);
+        assert_eq!(world.open_findings(BEN), [], "seed {}", world.seed);
+    }
+    assert!(worlds > 1, "two of these at least");
+}
+
+#[test]
+fn what_somebody_asked_for_is_told_where_it_can_never_be_done_unless_they_leave() {
+    let (mut world, group, _) = four(110);
+    world.service.lies.pace_ms = PACE_MS;
+    ask_and_go(&mut world, group);
+    freeze(&mut world, group);
+    let mut told = open_codes(&mut world, BEN);
+    told.sort();
+    assert_eq!(told, ["engine.inactive", "mls.illegal_entry"]);
+
+    let (mut world, group, _) = four(111);
+    world.service.lies.pace_ms = PACE_MS;
+    ask_and_go(&mut world, group);
+    world.service.lies.pace_ms = 0;
+    let user = world.devices[BEN].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.run();
+    assert_eq!(open_codes(&mut world, BEN), ["engine.inactive"]);
+
+    let (mut world, group, _) = four(112);
+    world.service.lies.pace_ms = PACE_MS;
+    ask_and_go(&mut world, group);
+    world.service.lies.pace_ms = 0;
+    world.ask(BEN, Command::Leave { group });
+    world.run();
+    assert!(!is_member(&world, group, BEN));
+    assert_eq!(open_codes(&mut world, BEN), [""; 0]);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What members do with the keys in their stores who follow none of the rules about snapshots.
 
 use conclave_crdt::{CrdtKind, ReplicaId, load};
-use conclave_doc::{DocKeys, Judgement, LogView, SnapshotPayload, VerdictPayload, open, seal};
+use conclave_doc::{
+    DocKeys, Judgement, LogView, SNAPSHOT_VERSION, SnapshotPayload, VERDICT_VERSION,
+    VerdictPayload, open, seal,
+};
 use conclave_mls::EpochRoot;
 use conclave_proto::codec::Tail;
 use conclave_proto::frame::{AppendedRecord, DeliveredRecord};
@@ -101,7 +104,11 @@ impl World {
             true => DocKeys::derive(&EpochRoot::new([9; 32]), &header.document),
             false => keys,
         };
-        seal(&header, &payload.to_bytes(), &keys, &key, 1, &mut self.lots)
+        let mut bytes = payload.to_bytes();
+        if self.newer {
+            bytes[..2].copy_from_slice(&(SNAPSHOT_VERSION + 1).to_be_bytes());
+        }
+        seal(&header, &bytes, &keys, &key, 1, &mut self.lots)
     }
 
     /// A device says something of the newest snapshot of a document, whatever it thinks of it.
@@ -141,7 +148,10 @@ impl World {
             body: RecordBody::Verdict(chained),
         };
         let keys = self.doc_keys(at, &group, &document, epoch);
-        let payload = VerdictPayload::new(snapshot, 0, what).to_bytes();
+        let mut payload = VerdictPayload::new(snapshot, 0, what).to_bytes();
+        if self.newer {
+            payload[0] = VERDICT_VERSION + 1;
+        }
         let key = device_key(&self.devices[at].rows);
         let record = seal(&header, &payload, &keys, &key, 1, &mut self.lots);
         let mut seen_hint = [0; 8];

@@ -154,6 +154,8 @@ pub struct World {
     pub forges: Option<(usize, DocumentId)>,
     /// What is forged nobody can open.
     pub unreadable: bool,
+    /// What is forged, or claimed, is of a version that no program here knows.
+    pub newer: bool,
     /// The service gives this device only the leaf of a record.
     pub withholds: Option<(usize, Hash)>,
     channels: BTreeMap<(usize, DocumentId), attack::Channel>,
@@ -304,6 +306,7 @@ impl World {
             claims: None,
             forges: None,
             unreadable: false,
+            newer: false,
             withholds: None,
             channels: BTreeMap::new(),
             held: None,
