@@ -11,13 +11,15 @@ use std::path::Path;
 
 use conclave_client::naming::{is_document_id, unreadable};
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId, UserId};
-use conclave_client::store::{DATABASE_NAME, PassphraseCost, StoreError};
+use conclave_client::store::{DATABASE_NAME, PassphraseCost, Store, StoreError, Unlock};
 use conclave_client::{
     Any, Approval, Automerge, Client, Config, Crdt, CrdtError, CrdtKind, Document, EditError,
     EngineError, Error, Event, Group, GroupInfo, Setup, Yrs,
 };
+use conclave_engine::WriteBatch;
 use futures_util::{FutureExt as _, StreamExt as _};
 use yrs::{GetString as _, Map as _, Text as _, Transact as _};
+use zeroize::Zeroizing;
 
 const REALM: RealmId = RealmId([7; 16]);
 
@@ -326,6 +328,56 @@ async fn a_title_is_one_document_or_several_and_no_other() {
     }
     assert_eq!(first(unreadable(&groups, |_| true)), Some(board.id()));
     assert!(is_document_id(&id) && !is_document_id(&id[..12]) && !is_document_id("plans"));
+    client.close().await.unwrap();
+}
+
+/// Whoever makes names unreadable in one group does not choose where edits in another go.
+#[tokio::test]
+async fn a_title_says_nothing_while_there_is_a_group_whose_titles_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let group = async |name| {
+        let policy = GroupPolicy::default();
+        client.create_group(name, policy).await.unwrap()
+    };
+    let (board, legal) = (group("Board").await, group("Legal").await);
+    let minutes = board.create_document::<Yrs>("minutes").await.unwrap();
+    legal.create_document::<Yrs>("terms").await.unwrap();
+    let (id, legal) = (minutes.id(), legal.id());
+    assert_eq!(
+        client.find_document::<Yrs>("minutes").await.unwrap().id(),
+        id
+    );
+    client.close().await.unwrap();
+
+    // What the store holds of the list of titles in one group is damaged.
+    let unlock = Unlock::Passphrase {
+        passphrase: Zeroizing::new("right".to_owned()),
+        cost: PassphraseCost::insecure_for_tests(),
+    };
+    let mut store = Store::open(folder.path(), &unlock).await.unwrap();
+    let list = DocumentId::directory(&legal);
+    let prefix = [&[5], legal.as_bytes(), list.as_bytes()].concat();
+    let rows = store.read(&prefix).await.unwrap();
+    assert!(!rows.is_empty());
+    let mut damage = WriteBatch::default();
+    for (key, _) in rows {
+        damage.put(key, Zeroizing::new(b"damaged".to_vec()));
+    }
+    store.apply(&[damage]).await.unwrap();
+    store.close().await.unwrap();
+
+    let client = Client::open(config(folder.path())).await.unwrap();
+    for typed in ["minutes", &id.to_string()[..8], "terms", "agenda"] {
+        let found = client.find_document::<Yrs>(typed).await;
+        let found = found.map(|found| found.id());
+        assert!(
+            matches!(found, Err(Error::UnreadableNames(group)) if group == legal),
+            "{typed}: {found:?}"
+        );
+    }
+    let whole = client.find_document::<Yrs>(&id.to_string()).await.unwrap();
+    assert_eq!(whole.id(), id);
     client.close().await.unwrap();
 }
 
