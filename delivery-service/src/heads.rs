@@ -139,6 +139,25 @@ impl Heads {
         signed
     }
 
+    /// As [`Self::sign`], at this time, also where the log has not grown since: whoever asks is told that there is no more now.
+    pub(crate) fn sign_now(
+        &self,
+        log: &LogId,
+        head: Head,
+        newest: &mut Option<Newest>,
+    ) -> SignedHead {
+        let number = self.standing().generation.number;
+        let seconds = self.seconds();
+        let is_old = |known: &Newest| {
+            known.generation == number
+                && known.signed.head == head
+                && known.signed.seconds < seconds
+        };
+        // What it says stays true: it is dated anew.
+        newest.take_if(|known| is_old(known));
+        self.sign(log, head, newest)
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -387,6 +406,20 @@ mod tests {
         });
         let after = heads.sign(&log, Head::EMPTY, &mut newest);
         assert_ne!(before.signature, after.signature);
+    }
+
+    #[test]
+    fn whoever_asks_is_told_that_there_is_no_more_now() {
+        let heads = heads();
+        let log = LogId::of_group(conclave_proto::GroupId([1; 16]));
+        let mut newest = None;
+        let before = heads.sign(&log, Head::EMPTY, &mut newest);
+        assert_eq!(heads.sign(&log, Head::EMPTY, &mut newest), before);
+        heads.seconds.fetch_add(5, Ordering::AcqRel);
+        assert_eq!(heads.sign(&log, Head::EMPTY, &mut newest), before);
+        let now = heads.sign_now(&log, Head::EMPTY, &mut newest);
+        assert_eq!((now.head, now.seconds), (before.head, before.seconds + 5));
+        assert_eq!(newest.unwrap().signed, now);
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct RateLimits {
     pub claims_from_user: Bucket,
     /// GroupInfos replaced.
     pub repairs: Bucket,
+    /// Heads asked for, by device and log.
+    pub heads: Bucket,
     /// Commits of a user that change nothing but the author's own leaf.
     pub self_updates: Bucket,
     /// The same of all users of a group.
@@ -91,6 +93,7 @@ impl Default for RateLimits {
             claims_of_user: Bucket::per_hour(8, 8),
             claims_from_user: Bucket::per_hour(64, 64),
             repairs: Bucket::new(30, 12),
+            heads: Bucket::per_hour(1, 360),
             self_updates: Bucket::per_hour(30, 60),
             group_self_updates: Bucket::new(600, 60),
             policies: Bucket::per_hour(30, 60),

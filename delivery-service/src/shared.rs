@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use conclave_proto::service::LogName;
 use conclave_proto::{DeviceId, Refusal, UserId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,7 @@ pub(crate) struct Rates {
     /// One-time packages that others take from a user.
     pub(crate) claims_from_user: Buckets<UserId>,
     pub(crate) repairs: Buckets<DeviceId>,
+    heads: Buckets<(DeviceId, LogName)>,
 }
 
 impl Rates {
@@ -87,6 +89,7 @@ impl Rates {
             claims_of_user: Buckets::new(limits.map(|limits| limits.claims_of_user)),
             claims_from_user: Buckets::new(limits.map(|limits| limits.claims_from_user)),
             repairs: Buckets::new(limits.map(|limits| limits.repairs)),
+            heads: Buckets::new(limits.map(|limits| limits.heads)),
         }
     }
 
@@ -106,6 +109,11 @@ impl Rates {
         }
         self.shown.take(device, 1, now)?;
         self.shown_bytes.take(device, bytes, now)
+    }
+
+    /// Counts a head that is asked for.
+    pub(crate) fn head(&self, device: DeviceId, log: LogName) -> Result<(), Refusal> {
+        self.heads.take((device, log), 1, self.clock.now())
     }
 
     /// Counts a request.

@@ -753,6 +753,12 @@ pub struct GroupInfo {
     /// Whether the service shows another state of it than this device has: nothing is sent there.
     #[serde(default)]
     pub away: bool,
+    /// Since when this device listens to what other members were shown; none while it does not, or is alone in it.
+    #[serde(default)]
+    pub listens: Option<UnixMs>,
+    /// When it heard another one last since then.
+    #[serde(default)]
+    pub heard: Option<UnixMs>,
 }
 
 /// An ordered entry of a group's log that this device had to refuse.

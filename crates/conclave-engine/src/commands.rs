@@ -445,6 +445,8 @@ impl Engine {
                 leaving: false,
                 nameless: false,
                 away: false,
+                listens: None,
+                heard: None,
             });
         }
     }

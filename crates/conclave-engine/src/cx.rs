@@ -10,6 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use zeroize::Zeroizing;
 
+use crate::beat::Pulses;
 use crate::clock::Clocks;
 use crate::commands::Listing;
 use crate::device::{Device, random};
@@ -114,6 +115,8 @@ pub(crate) struct Cx {
     pub(crate) pauses: Pauses,
     /// What is shown and watched of documents' presence.
     pub(crate) presence: Presence,
+    /// What members tell each other that the service showed them.
+    pub(crate) pulses: Pulses,
     /// What is kept of documents' logs to be returned, in bytes.
     pub(crate) kept_bytes: u64,
     /// Devices of the own user that are taken away, and those that were.
@@ -170,6 +173,7 @@ impl Cx {
             unsent: AllUnsent::default(),
             pauses: Pauses::default(),
             presence: Presence::default(),
+            pulses: Pulses::default(),
             kept_bytes: 0,
             revocations: BTreeMap::new(),
             rescues: BTreeMap::new(),

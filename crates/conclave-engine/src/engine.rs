@@ -212,6 +212,7 @@ impl Engine {
         self.cx.timers.move_back(by_ms);
         self.cx.clocks.set_back(by_ms);
         self.cx.link.move_back(by_ms);
+        self.cx.pulses.move_back(by_ms);
         for slot in self.groups.values_mut() {
             match slot {
                 GroupSlot::Hot(whole) => whole.group.move_back(by_ms),
@@ -270,6 +271,8 @@ impl Engine {
                 TimerKind::Lists => self.cx.look_up_next(),
                 TimerKind::OwnList => self.cx.check_own_list(),
                 TimerKind::Stray(group) => self.pump_stray(group),
+                TimerKind::Beat(group) => self.beat_due(group),
+                TimerKind::Heads(group) => self.heads_due(group),
                 TimerKind::Presence(group, document) => self.presence_due(group, document),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {

@@ -155,14 +155,34 @@ pub(crate) fn sample() -> (EvidenceId, Vec<Row>) {
 
 /// What this device has of a log, as far as it can prove it.
 pub(crate) trait OwnLog {
+    /// How many leaves.
+    fn size(&self) -> u64;
     /// The head of its first `size` leaves.
     fn head_at(&self, size: u64) -> Option<Head>;
     /// Proof that the log of `to` leaves begins with that of `from`.
     fn consistency(&self, from: u64, to: u64) -> Option<Vec<Hash>>;
 }
 
+impl<T: OwnLog + ?Sized> OwnLog for &T {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn head_at(&self, size: u64) -> Option<Head> {
+        (**self).head_at(size)
+    }
+
+    fn consistency(&self, from: u64, to: u64) -> Option<Vec<Hash>> {
+        (**self).consistency(from, to)
+    }
+}
+
 /// Nothing of it.
 impl OwnLog for () {
+    fn size(&self) -> u64 {
+        0
+    }
+
     fn head_at(&self, _: u64) -> Option<Head> {
         None
     }
@@ -173,6 +193,10 @@ impl OwnLog for () {
 }
 
 impl OwnLog for Document {
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
     fn head_at(&self, size: u64) -> Option<Head> {
         self.root_at(size).map(|root| Head { size, root })
     }
@@ -190,6 +214,10 @@ pub(crate) struct GroupLog {
 }
 
 impl OwnLog for GroupLog {
+    fn size(&self) -> u64 {
+        self.state.size()
+    }
+
     fn head_at(&self, size: u64) -> Option<Head> {
         let known = self.state.root_at(size).map(|root| Head { size, root });
         known.or_else(|| self.tree.head_at(size))
@@ -272,6 +300,21 @@ impl Cx {
             Some((a, b)) => self.keep_proof(log, generation, Charge::Rollback { a, b }),
             None => false,
         }
+    }
+
+    /// The service has signed a head long after its next generation had begun.
+    pub(crate) fn convict_of_parallel(
+        &mut self,
+        log: LogName,
+        generation: &Generation,
+        later: &Generation,
+        head: &SignedHead,
+    ) -> bool {
+        let Some(a) = self.noted(generation, &log, head) else {
+            return false;
+        };
+        let later = *later;
+        self.keep_proof(log, generation, Charge::Parallel { later, a })
     }
 
     /// Keeps evidence, unless what it convicts of is known, or there is too much. Nothing is kept that a stranger would not accept.

@@ -330,6 +330,10 @@ pub enum FindingKind {
         /// Key of the one that this device knows.
         before: [u8; 32],
     },
+    /// The service showed another member more of a log than it shows here.
+    Withheld,
+    /// The service went on signing in a generation long after the next one had begun.
+    ParallelGeneration,
     /// The service was put back twice within thirty days.
     PutBackOften,
     /// The service names itself by a statement that it did not sign, or that contradicts another.
@@ -496,6 +500,8 @@ impl FindingKind {
             Self::LossDeclared { .. } => "service.loss_declared",
             Self::Contradicted => "service.contradicted",
             Self::Replaced { .. } => "service.replaced",
+            Self::Withheld => "service.withheld",
+            Self::ParallelGeneration => "service.parallel",
             Self::PutBackOften => "service.put_back_often",
             Self::BadGeneration => "service.bad_generation",
             Self::BadHead => "service.bad_head",

@@ -21,6 +21,7 @@
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 mod backoff;
+mod beat;
 mod clock;
 mod command;
 mod commands;

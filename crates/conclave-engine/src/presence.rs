@@ -13,7 +13,7 @@ use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::ClientFrame;
 use conclave_proto::limits::SHOWN_BYTES;
 use conclave_proto::presence::{Shown, ShownItem};
-use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Head, UnixMs};
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Head, SessionId, UnixMs};
 use conclave_rules::GroupState;
 
 use crate::command::Reply;
@@ -80,6 +80,12 @@ impl Presence {
         self.time_ms = self.time_ms.saturating_add(now.since_ms(self.told));
         self.told = now;
         self.time_ms
+    }
+
+    /// Under which session this device is in a document's room, where it is.
+    pub(crate) fn session(&self, group: GroupId, id: DocumentId) -> Option<SessionId> {
+        let seat = self.seats.get(&(group, id))?;
+        Some(seat.room.as_ref()?.room.session())
     }
 
     /// Whether a document stays in memory for it.
@@ -288,8 +294,14 @@ impl Cx {
         &mut self,
         whole: &mut Whole,
         id: DocumentId,
-        items: Vec<ShownItem>,
+        mut items: Vec<ShownItem>,
     ) {
+        if id == DocumentId::directory(&whole.group.id) {
+            self.take_beats(whole, &mut items);
+        }
+        if items.is_empty() {
+            return;
+        }
         let Some(DocSlot::Hot(doc)) = whole.docs.get(&id) else {
             return;
         };

@@ -125,7 +125,13 @@ impl Pinned {
         self.generations.last()
     }
 
-    fn of(&self, number: u64) -> Option<&Generation> {
+    /// The first known generation after this one.
+    pub(crate) fn after(&self, number: u64) -> Option<&Generation> {
+        let mut known = self.generations.iter();
+        known.find(|generation| generation.number > number)
+    }
+
+    pub(crate) fn of(&self, number: u64) -> Option<&Generation> {
         let mut known = self.generations.iter();
         known.find(|generation| generation.number == number)
     }

@@ -27,6 +27,10 @@ pub(crate) enum TimerKind {
     Stray(GroupId),
     /// Something of a document's presence.
     Presence(GroupId, DocumentId),
+    /// Say in a group what the service showed here.
+    Beat(GroupId),
+    /// Look into what the service showed others in a group, and not here.
+    Heads(GroupId),
     /// Something of a group.
     Group(GroupId, GroupTimer),
     /// Something of a document.
@@ -98,7 +102,9 @@ impl TimerKind {
             | Self::NextOpen
             | Self::Lists
             | Self::OwnList
-            | Self::Presence(..) => true,
+            | Self::Presence(..)
+            | Self::Beat(_)
+            | Self::Heads(_) => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
                 DocTimer::Verdict

@@ -304,6 +304,7 @@ impl Cx {
             GroupPending::Open { document, ask } => {
                 self.open_answered(whole, document, ask, answer);
             }
+            GroupPending::Head { document } => self.head_answered(whole, document, &answer),
             GroupPending::Last { document, ask } => {
                 self.last_answered(whole, document, ask, answer);
             }

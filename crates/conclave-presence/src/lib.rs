@@ -25,9 +25,11 @@
 
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
+mod beat;
 mod message;
 mod peers;
 mod room;
 
+pub use beat::{Beats, Heard, Pulse};
 pub use message::{Refused, open, seal, seal_with_nonce};
 pub use room::{Change, Held, Here, Room, Step, TooLong, View};

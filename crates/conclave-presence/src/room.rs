@@ -422,6 +422,8 @@ impl Room {
                     .prove(author, session, now.clone(), now_ms)
                     .then_some(now)
             }
+            // It is said by itself, in a directory.
+            PresenceBody::Beat { .. } => return Err(Refused::Malformed),
             PresenceBody::State(shown) => self.shows(author, session, shown, here),
             PresenceBody::Gone => {
                 let shown = Shown::default();

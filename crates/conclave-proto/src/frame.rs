@@ -412,6 +412,12 @@ pub enum Request {
     /// The life that [`ServiceFrame::Ready`] named is stored durably. Answer: `Done`.
     #[tls_codec(discriminant = 28)]
     ConfirmLife,
+    /// Asks how far a log is now. Answer: `Head`, signed at this time, also where the log has not grown.
+    #[tls_codec(discriminant = 29)]
+    GetHead {
+        /// The log.
+        log: LogName,
+    },
 }
 
 /// Where a document's log begins, of which nothing before that is brought.
@@ -579,6 +585,12 @@ pub enum Answer {
     Memberships {
         /// The groups.
         groups: Vec<GroupId>,
+    },
+    /// How far a log is.
+    #[tls_codec(discriminant = 14)]
+    Head {
+        /// Its head now.
+        signed: SignedHead,
     },
 }
 

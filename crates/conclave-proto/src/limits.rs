@@ -96,3 +96,11 @@ pub const IDLE_MS: u64 = 60_000;
 pub const LOSSES_PER_LOG: usize = 16;
 /// Least time between two signed heads of one log, in milliseconds.
 pub const HEAD_PERIOD_MS: u64 = 1000;
+/// Most heads in a beat, in items.
+pub const BEAT_HEADS: usize = 16;
+/// Least time between two beats of a device in a group, in milliseconds.
+pub const BEAT_MS: u64 = 60_000;
+/// And for each of the group's devices, in milliseconds.
+pub const BEAT_PER_MEMBER_MS: u64 = 500;
+/// So long a service may take to show a device what it showed another, in milliseconds.
+pub const BEAT_WAIT_MS: u64 = 30_000;

@@ -10,6 +10,7 @@ use crate::hash::labelled;
 use crate::ids::{DocumentId, GroupId, Hash, SessionId};
 use crate::merkle::Head;
 use crate::record::{Author, Sealed};
+use crate::service::SignedHead;
 
 /// Version of the format that this library writes.
 pub const PRESENCE_VERSION: u16 = 1;
@@ -116,6 +117,23 @@ pub enum PresenceBody {
     /// To all: the session has ended.
     #[tls_codec(discriminant = 5)]
     Gone,
+    /// To all, in a group's directory alone, and whether or not its author is believed to be there: what heads the service showed.
+    #[tls_codec(discriminant = 6)]
+    Beat {
+        /// Number of the generation in which they were signed.
+        generation: u64,
+        /// The heads, at most [`BEAT_HEADS`](crate::limits::BEAT_HEADS).
+        heads: Vec<BeatHead>,
+    },
+}
+
+/// A head that a device was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct BeatHead {
+    /// The document; zero for the group's own log.
+    pub document: DocumentId,
+    /// The head.
+    pub head: SignedHead,
 }
 
 /// What a session shows of itself.

@@ -243,6 +243,21 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
         } => recovery::report(shared, conn, (generation, log), signed)
             .await
             .map(Some),
+        Request::GetHead { log } => {
+            let group = joined(shared, conn, log.group).await?;
+            let signed = match log.document {
+                None => {
+                    shared.rates.head(conn.device, log)?;
+                    group.head_now()
+                }
+                Some(document) => {
+                    let (_, document) = document_of(shared, conn, log.group, document).await?;
+                    shared.rates.head(conn.device, log)?;
+                    document.head_now()
+                }
+            };
+            Ok(Some(Answer::Head { signed }))
+        }
         Request::OpenDocument { .. }
         | Request::PutSnapshot { .. }
         | Request::GetRecords { .. }

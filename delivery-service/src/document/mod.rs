@@ -150,6 +150,13 @@ impl Document {
         self.env.heads.sign(&self.log, head, &mut live.signed)
     }
 
+    /// Its head now, dated now.
+    pub(crate) fn head_now(&self) -> SignedHead {
+        let mut live = self.live();
+        let head = live.head();
+        self.env.heads.sign_now(&self.log, head, &mut live.signed)
+    }
+
     /// It has grown: tells its head, or lets that wait for its turn. Before anybody is told what made it grow.
     pub(crate) fn grown(self: &Arc<Self>, live: &mut Live) {
         let log = Arc::downgrade(self) as Weak<dyn Telling>;

@@ -163,6 +163,13 @@ impl Group {
         self.env.heads.sign(&log, head, &mut live.signed)
     }
 
+    /// The head of its log now, dated now.
+    pub(crate) fn head_now(&self) -> SignedHead {
+        let mut live = self.live();
+        let (log, head) = (LogId::of_group(self.id), self.view().frontier.head());
+        self.env.heads.sign_now(&log, head, &mut live.signed)
+    }
+
     /// Its log has grown: tells its head, or lets that wait for its turn.
     pub(crate) fn grown(self: &Arc<Self>, live: &mut Live) {
         let log = Arc::downgrade(self) as Weak<dyn Telling>;

@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use conclave_ds::{Clock, Recovery};
+use conclave_ds::{Clock, RateLimits, Recovery};
+use conclave_identity::verify_head;
 use conclave_proto::frame::{Answer, DeliveredRecord, Request, Returned, ServiceFrame};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::service::{Cause, Generation, LogName, SignedHead};
@@ -682,5 +683,42 @@ async fn a_crash_that_may_have_cost_something_is_declared() {
             process.signal(signal);
             process.child.wait().unwrap();
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_given_to_members_dated_when_it_is_asked_for_and_at_a_pace() {
+    let ahead_ms = Arc::new(AtomicU64::new(0));
+    let clock = ahead_ms.clone();
+    let service = TestService::with(move |config| {
+        let (clock, right) = (clock.clone(), Clock::default());
+        config.clock = Clock::new(move || right.now().plus_ms(clock.load(Ordering::Relaxed)));
+        config.rate_limits = Some(RateLimits::default());
+    })
+    .await;
+    let (mut alice, _, (document, _)) = service.pair_with_document().await;
+    let mut stranger = service.member().await;
+    for document in [None, Some(document)] {
+        let log = LogName {
+            group: alice.group_id(),
+            document,
+        };
+        let ask = Request::GetHead { log };
+        let Answer::Head { signed: first } = alice.wire.request(ask.clone()).await else {
+            panic!("no head")
+        };
+        let (key, generation) = alice.wire.service.unwrap();
+        verify_head(&key, &generation, &log, &first).unwrap();
+        assert!(first.head.size > 0);
+        let paced = alice.wire.refused(ask.clone()).await;
+        assert!(matches!(paced, Refusal::RateLimited { .. }), "{paced:?}");
+        ahead_ms.fetch_add(10_000, Ordering::Relaxed);
+        let Answer::Head { signed: later } = alice.wire.request(ask.clone()).await else {
+            panic!("no head")
+        };
+        assert_eq!(later.head, first.head);
+        assert!(later.seconds >= first.seconds + 9);
+        verify_head(&key, &generation, &log, &later).unwrap();
+        assert_eq!(stranger.wire.refused(ask).await, Refusal::UnknownGroup);
     }
 }

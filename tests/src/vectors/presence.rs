@@ -7,9 +7,10 @@ use conclave_mls::Secret32;
 use conclave_presence::{open, seal_with_nonce};
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::presence::{
-    PRESENCE_LABEL, PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, Shown,
-    ShownItem, presence_core,
+    BeatHead, PRESENCE_LABEL, PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader,
+    Shown, ShownItem, presence_core,
 };
+use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, SessionId};
 
 use super::Book;
@@ -61,6 +62,32 @@ pub(super) fn write(book: &mut Book<'_>) -> Result<()> {
         )?;
         message(book, name, &content, to)?;
     }
+    let signed = |size| SignedHead {
+        head: Head {
+            size,
+            root: Hash([0xab; 32]),
+        },
+        seconds: 1_700_000_001,
+        signature: [0x5a; 64],
+    };
+    let beat = PresenceContent {
+        session: SESSION,
+        counter: 1 << 32,
+        body: PresenceBody::Beat {
+            generation: 1_700_000_000_123,
+            heads: vec![
+                BeatHead {
+                    document: DocumentId::ZERO,
+                    head: signed(9),
+                },
+                BeatHead {
+                    document: DOCUMENT,
+                    head: signed(5_210),
+                },
+            ],
+        },
+    };
+    book.of("beat, as it is sealed", "PresenceContent", &beat)?;
     Ok(())
 }
 

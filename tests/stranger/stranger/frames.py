@@ -13,7 +13,7 @@ from .identity import SignedDeviceList
 from .merkle import Head
 from .records import DELIVERED, AppendedRecord, Author, Record, RecordHeader, RootWrap
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 
 
 class Generation(Struct):

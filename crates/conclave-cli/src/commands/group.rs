@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use conclave_client::finding::date;
 use conclave_client::proto::policy::Pinned;
-use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
+use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UnixMs, UserId};
 use conclave_client::{
     DeviceEvent, Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome,
 };
@@ -197,7 +198,10 @@ fn row(group: &GroupInfo) -> Vec<String> {
             "came back: compare the code, then `conclave group confirm`".to_owned()
         }
         (.., Some(_)) => "changing the keys of its documents".to_owned(),
-        _ => "active".to_owned(),
+        _ => silent_since(group).map_or_else(
+            || "active".to_owned(),
+            |since| format!("active; nobody heard since {}", date(since)),
+        ),
     };
     let name = group
         .name
@@ -209,6 +213,17 @@ fn row(group: &GroupInfo) -> Vec<String> {
         counted(group.devices, "device")
     );
     vec![group.group.short(), name, size, state]
+}
+
+/// Since when nothing was heard of any other member's device, where that is long enough to be told: nobody is there, or the service lets nothing pass.
+fn silent_since(group: &GroupInfo) -> Option<UnixMs> {
+    const LONG_MS: u64 = 10 * 60 * 1000;
+    let since = group.heard.or(group.listens)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now
+        .ok()
+        .and_then(|now| u64::try_from(now.as_millis()).ok())?;
+    (UnixMs(now).since_ms(since) >= LONG_MS).then_some(since)
 }
 
 async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) -> Result<Shown> {

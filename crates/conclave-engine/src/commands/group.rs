@@ -177,6 +177,8 @@ impl Cx {
             rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
             leaving: state.pending.iter().any(|pending| pending.device == own),
             away: group.stand.is_away(),
+            listens: self.pulses.of(&group.id).map(|(since, _)| since),
+            heard: self.pulses.of(&group.id).and_then(|(_, heard)| heard),
             nameless: group.directory.unreadable || !known && group.caught_up(),
         }
     }

@@ -352,7 +352,7 @@ impl Cx {
     }
 
     /// The service's log of a document lacks what is here, or went another way.
-    pub(super) fn document_away(
+    pub(crate) fn document_away(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,

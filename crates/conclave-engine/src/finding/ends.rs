@@ -142,6 +142,8 @@ impl FindingKind {
             | Self::BadGroupInfo
             | Self::Contradicted
             | Self::LossDeclared { .. }
+            | Self::Withheld
+            | Self::ParallelGeneration
             | Self::PutBackOften
             | Self::BadGeneration
             | Self::BadHead

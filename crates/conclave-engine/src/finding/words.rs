@@ -205,6 +205,16 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
                 &format!("If it was set up anew, compare the key with its operator, then `conclave server accept {key}`. Otherwise check the address."),
             )
         }
+        FindingKind::Withheld => three(
+            format!("The service showed another member more of {place} than it shows here, and does not give it when it is asked."),
+            "Probably the service; perhaps the connection, if what is missing is much.",
+            "What is here stays readable, and goes on being sent. `conclave evidence list` shows what convicts the service, if anything does. Compare with the other members by another way, and ask the operator.",
+        ),
+        FindingKind::ParallelGeneration => three(
+            format!("The service went on signing for {place} in a life of its that was over, beside the one that it is in now."),
+            "The service, or a second copy of it that its operator left running.",
+            "The evidence is kept: `conclave evidence list`. Tell the operator to stop the other copy; until then members may be shown different things.",
+        ),
         FindingKind::PutBackOften => three(
             "The service was put back twice within thirty days.".to_owned(),
             "Probably the operator of the service.",
@@ -425,6 +435,8 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::Contradicted
         | FindingKind::Replaced { .. }
         | FindingKind::PutBackOften
+        | FindingKind::Withheld
+        | FindingKind::ParallelGeneration
         | FindingKind::BadGeneration
         | FindingKind::BadHead => of_history(kind, place),
         FindingKind::BadWelcome
@@ -915,7 +927,9 @@ pub(super) mod tests {
                 key: [0x3f; 32],
                 before: [0x91; 32],
             },
-            K::Replaced { .. } => K::PutBackOften,
+            K::Replaced { .. } => K::Withheld,
+            K::Withheld => K::ParallelGeneration,
+            K::ParallelGeneration => K::PutBackOften,
             K::PutBackOften => K::BadGeneration,
             K::BadGeneration => K::BadHead,
             K::BadHead => K::BadWelcome,

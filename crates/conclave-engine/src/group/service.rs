@@ -141,6 +141,7 @@ impl Cx {
             Some(inflight) if inflight.waits_for_recovery() => self.tell_collecting(group),
             Some(_) => {}
         }
+        self.plan_beat(group);
     }
 
     /// What this device owes the group follows from its state, so a restart forgets nothing.
@@ -368,7 +369,7 @@ impl Cx {
     }
 
     /// The service's log lacks what is here, or went another way: nothing is sent, and it is asked again later.
-    pub(super) fn log_away(&mut self, group: &mut Group, stand: Stand, size: u64) {
+    pub(crate) fn log_away(&mut self, group: &mut Group, stand: Stand, size: u64) {
         group.stand = stand;
         group.target = None;
         group.doubt = None;

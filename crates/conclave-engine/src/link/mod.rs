@@ -369,6 +369,7 @@ impl Engine {
         let was_online = self.cx.link.online;
         self.cx.clocks.disconnected();
         self.cx.leave_rooms();
+        self.cx.pulses.disconnected();
         self.cx.link = Link {
             refused: self.cx.link.refused.take(),
             ..Link::default()

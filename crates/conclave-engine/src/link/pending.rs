@@ -60,6 +60,8 @@ pub(crate) enum GroupPending {
     Intent(u64, IntentPending),
     /// A document is to be opened; it may not be here.
     Open { document: DocumentId, ask: u64 },
+    /// How far its log is, or a document's, of which somebody was shown more than is here.
+    Head { document: Option<DocumentId> },
     /// The last record that is here of a document, before it is opened.
     Last { document: DocumentId, ask: u64 },
 }

@@ -13,6 +13,7 @@ mod ages;
 mod answers;
 mod based;
 mod basics;
+mod beat;
 mod clocks;
 mod copies;
 mod counting;

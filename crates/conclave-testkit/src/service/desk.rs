@@ -282,6 +282,18 @@ impl Desk {
                 closed.ok_or(Refusal::NoChannel)?;
                 Ok(Some(Answer::Done))
             }
+            Request::GetHead { log } => {
+                let core = self.core(log.group)?;
+                let is_member = core.state.state().is_member(&by.device);
+                self.keep(core);
+                if !is_member {
+                    return Err(Refusal::UnknownGroup);
+                }
+                let log = LogId::from(log);
+                let head = self.head_of(&log).ok_or(Refusal::UnknownDocument)?;
+                let signed = self.signing.sign(&log, head);
+                Ok(Some(Answer::Head { signed }))
+            }
             Request::Report {
                 generation,
                 log,

@@ -62,7 +62,7 @@ impl Desk {
         }
     }
 
-    fn head_of(&mut self, log: &LogId) -> Option<Head> {
+    pub(super) fn head_of(&mut self, log: &LogId) -> Option<Head> {
         if log.is_group() {
             let core = self.core(log.group).ok()?;
             let head = core.state.state().frontier.head();

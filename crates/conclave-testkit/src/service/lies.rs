@@ -57,8 +57,19 @@ pub struct Lies {
     lists: BTreeMap<UserId, Vec<u8>>,
     /// Entries that it shows at the end of logs where there are none.
     made_up: BTreeMap<GroupId, Vec<GroupEntry>>,
+    /// Logs of which it shows a device no more than this.
+    held: Option<Held>,
     /// Wraps that it has and does not show.
     hidden: BTreeSet<(GroupId, u64, DeviceId)>,
+}
+
+/// Whom it keeps the ends of logs from.
+#[derive(Clone)]
+struct Held {
+    device: DeviceId,
+    heads: BTreeMap<LogId, SignedHead>,
+    /// Whether it signs what it shows in place of the truth at the time at which it is asked.
+    signs: bool,
 }
 
 fn of(wrap: &RootWrap) -> (GroupId, u64, DeviceId) {
@@ -82,6 +93,7 @@ fn signed(frame: &mut ServiceFrame) -> Option<&mut SignedHead> {
         ServiceFrame::Response { answer, .. } => match answer {
             Answer::Subscribed { signed, .. } => signed.as_mut(),
             Answer::Opened(opened) => Some(&mut opened.signed),
+            Answer::Head { signed } => Some(signed),
             _ => None,
         },
         _ => None,
@@ -97,6 +109,38 @@ impl Service {
         let seq = self.size_of(&group).saturating_add(before);
         self.desk.publish_entry(group, seq, &entry, &[]);
         std::mem::take(&mut self.desk.out)
+    }
+
+    /// Shows a device from here on no more of these logs than there is now. Asked for a head it gives the old one: dated anew if it `signs`.
+    pub fn withhold(&mut self, device: DeviceId, logs: &[LogId], signs: bool) {
+        let mut heads = BTreeMap::new();
+        for log in logs {
+            if let Some(head) = self.desk.head_of(log) {
+                heads.insert(*log, self.desk.signing.sign(log, head));
+            }
+        }
+        self.lies.held = Some(Held {
+            device,
+            heads,
+            signs,
+        });
+    }
+
+    /// Whether a frame tells a device what is kept from it.
+    fn is_withheld(&self, held: &Held, to: ConnId, frame: &ServiceFrame) -> bool {
+        let conn = self.desk.conns.get(&to);
+        let Some(conn) = conn.filter(|it| it.who.is_some_and(|by| by.device == held.device)) else {
+            return false;
+        };
+        let log = match frame {
+            ServiceFrame::Deliver { channel, .. } | ServiceFrame::NewAuthor { channel, .. } => {
+                conn.channels.get(&channel.0).map(|channel| channel.log)
+            }
+            ServiceFrame::Head { log, .. } => Some(LogId::from(*log)),
+            ServiceFrame::GroupEntries { group, .. } => Some(LogId::of_group(*group)),
+            _ => None,
+        };
+        log.is_some_and(|log| held.heads.contains_key(&log))
     }
 
     /// Shows a list of a user's devices in place of the one that it took, to everybody, as a service would that is in league with whoever
@@ -134,22 +178,9 @@ impl Service {
         make: impl FnOnce(RecordHeader) -> Record,
     ) -> Result<Outgoing, Refusal> {
         let log = LogId { group, document };
-        let core = self.desk.core(group)?;
-        let epoch = core.state.state().epoch;
-        self.desk.keep(core);
-        let seen = self.desk.log(log).stands()?.0.frontier.head();
-        let record = make(RecordHeader {
-            version: RECORD_VERSION,
-            group,
-            document,
-            epoch,
-            author,
-            seen,
-            body: RecordBody::Update(Chained {
-                clock: 0,
-                prev: Hash::ZERO,
-            }),
-        });
+        let header = self.first_update(log, author)?;
+        let (seen, epoch) = (header.seen, header.epoch);
+        let record = make(header);
         let record = AppendedRecord {
             kind: 1,
             seen_size: Varint(seen.size),
@@ -163,6 +194,26 @@ impl Service {
         };
         self.desk.append_for(log, author, &arrived, None)?;
         Ok(std::mem::take(&mut self.desk.out))
+    }
+
+    /// Header of an author's first update, at the end of a log.
+    fn first_update(&mut self, log: LogId, author: Author) -> Result<RecordHeader, Refusal> {
+        let core = self.desk.core(log.group)?;
+        let epoch = core.state.state().epoch;
+        self.desk.keep(core);
+        let seen = self.desk.log(log).stands()?.0.frontier.head();
+        Ok(RecordHeader {
+            version: RECORD_VERSION,
+            group: log.group,
+            document: log.document,
+            epoch,
+            author,
+            seen,
+            body: RecordBody::Update(Chained {
+                clock: 0,
+                prev: Hash::ZERO,
+            }),
+        })
     }
 
     /// What is said at once, without asking the honest service.
@@ -252,6 +303,28 @@ impl Service {
         frame: &ClientFrame,
         mut out: Outgoing,
     ) -> Outgoing {
+        if let Some(held) = &self.lies.held {
+            out.retain(|(to, frame)| !self.is_withheld(held, *to, frame));
+            let asker = self.desk.conns.get(&conn).and_then(|conn| conn.who);
+            let is_kept_from = asker.is_some_and(|by| by.device == held.device);
+            for (_, told) in out.iter_mut().filter(|_| is_kept_from) {
+                if let ServiceFrame::Response {
+                    answer: Answer::Head { signed },
+                    ..
+                } = told
+                    && let ClientFrame::Request {
+                        body: Request::GetHead { log },
+                        ..
+                    } = frame
+                    && let Some(old) = held.heads.get(&LogId::from(*log))
+                {
+                    *signed = match held.signs {
+                        true => self.desk.signing.sign(&LogId::from(*log), old.head),
+                        false => *old,
+                    };
+                }
+            }
+        }
         if self.lies.no_head_frames {
             out.retain(|(_, frame)| !matches!(frame, ServiceFrame::Head { .. }));
         }

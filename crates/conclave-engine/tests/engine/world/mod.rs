@@ -173,6 +173,10 @@ pub struct World {
     pub most_snapshots: usize,
     /// What must hold of a device is not looked at: it costs a walk.
     pub unchecked: bool,
+    /// Whether devices tell each other what the service showed them: it takes a message a minute of each.
+    pub beats: bool,
+    /// The other half of a service that shows two histories, and who is there. What is shown in one half is passed on to the other.
+    pub half: Option<(Service, BTreeSet<usize>)>,
     /// How far the service's clock is ahead of the true one, in milliseconds.
     pub service_fast_ms: i64,
     /// Kinds of what devices decided, in order.
@@ -234,6 +238,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::AdoptGroup { .. } => "adopt_group",
             Request::ReturnDocument { .. } => "return_document",
             Request::ConfirmLife => "confirm_life",
+            Request::GetHead { .. } => "get_head",
             _ => "other",
         },
     }
@@ -316,6 +321,8 @@ impl World {
             answers_twice: false,
             unchecked: false,
             most_snapshots: 0,
+            beats: false,
+            half: None,
             service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
@@ -625,7 +632,7 @@ impl World {
         for frame in sent.into_iter().take(count) {
             self.serve(at, conn, frame);
         }
-        self.service.disconnect(conn);
+        self.service_of(at).disconnect(conn);
         self.devices[at].down.clear();
     }
 
@@ -690,7 +697,7 @@ impl World {
         self.devices[at].pauses_until = UnixMs(0);
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        self.service.connect(conn);
+        self.service_of(at).connect(conn);
         self.devices[at].conn = Some(conn);
         let origin = ORIGIN.to_owned();
         self.input(
@@ -745,9 +752,35 @@ impl World {
         let refusal = self.refusal(at, kind(&frame));
         let out = match refusal.and_then(|refusal| refused(&frame, refusal)) {
             Some(refused) => vec![(conn, refused)],
-            None => self.service.handle(conn, frame, now),
+            None => {
+                let out = self.service_of(at).handle(conn, frame, now);
+                self.passed_on(at, out)
+            }
         };
         self.post(out);
+    }
+
+    /// The service, or the half of it, to which a device connects.
+    fn service_of(&mut self, at: usize) -> &mut Service {
+        match &mut self.half {
+            Some((other, there)) if there.contains(&at) => other,
+            _ => &mut self.service,
+        }
+    }
+
+    /// What a device shows reaches those in the other half too.
+    fn passed_on(&self, at: usize, mut out: Outgoing) -> Outgoing {
+        let Some((_, there)) = &self.half else {
+            return out;
+        };
+        let shown = out.iter().find_map(|(_, frame)| match frame {
+            ServiceFrame::Shown { .. } => Some(frame.clone()),
+            _ => None,
+        });
+        let others = (0..self.devices.len()).filter(|it| there.contains(it) != there.contains(&at));
+        let conns = others.filter_map(|other| self.devices[other].conn);
+        out.extend(conns.filter_map(|conn| Some((conn, shown.clone()?))));
+        out
     }
 
     fn outrun(&mut self, at: usize) {
@@ -794,6 +827,8 @@ impl World {
     pub fn input(&mut self, at: usize, input: Input) {
         let now = self.clock_of(at);
         self.set_lending(at);
+        let beats = self.beats;
+        self.devices[at].shell.engine_mut().set_beating(beats);
         let before = self.before(at);
         self.devices[at].shell.handle(now, input);
         if !self.unchecked {

@@ -13,7 +13,9 @@ use conclave_proto::group::{
 };
 use conclave_proto::merkle::{Frontier, Head, consistency_proof};
 use conclave_proto::policy::{Anchor, GroupPolicy, Role};
-use conclave_proto::presence::{PresenceBody, PresenceContent, PresenceItem, Shown, ShownItem};
+use conclave_proto::presence::{
+    BeatHead, PresenceBody, PresenceContent, PresenceItem, Shown, ShownItem,
+};
 use conclave_proto::record::{
     Author, Chained, CloseReason, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
     Sealed, SnapshotHeader,
@@ -344,6 +346,12 @@ fn requests() -> Vec<Request> {
         Request::GetMemberships,
         Request::ClearKeyPackages,
         Request::ConfirmLife,
+        Request::GetHead {
+            log: log_name(None),
+        },
+        Request::GetHead {
+            log: log_name(Some(DOCUMENT)),
+        },
     ]
 }
 
@@ -462,6 +470,9 @@ fn answers() -> Vec<Answer> {
         Answer::Memberships {
             groups: vec![GROUP],
         },
+        Answer::Head {
+            signed: signed_head(),
+        },
     ];
     all.extend(all_refusals().into_iter().map(Answer::Refused));
     all
@@ -495,6 +506,19 @@ pub(super) fn presence_contents() -> Vec<Vec<u8>> {
         PresenceBody::Answer { echo, now: now() },
         PresenceBody::State(now()),
         PresenceBody::Gone,
+        PresenceBody::Beat {
+            generation: NOW.0,
+            heads: vec![
+                BeatHead {
+                    document: DocumentId::ZERO,
+                    head: signed_head(),
+                },
+                BeatHead {
+                    document: DOCUMENT,
+                    head: signed_head(),
+                },
+            ],
+        },
     ];
     let session = SessionId([35; 16]);
     let contents = (7..).zip(bodies).map(|(counter, body)| PresenceContent {
