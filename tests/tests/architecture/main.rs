@@ -221,6 +221,21 @@ fn every_test_that_the_threat_model_names_is_there() -> Result<()> {
     ensure_none(&promises::missing(&root, &page)?)
 }
 
+/// Nor does the page that goes through the cases of Secsync outlive what it names.
+#[test]
+fn the_page_on_secsync_has_a_test_that_is_there_for_every_case() -> Result<()> {
+    let root = workspace_root()?;
+    let page = fs::read_to_string(root.join("docs/SECSYNC.md"))?;
+    ensure_none(&promises::missing(&root, &page)?)?;
+    let (wrong, suites, cases) = promises::miscounted(&page);
+    ensure_none(&wrong)?;
+    ensure!(
+        (suites, cases) == (26, 170),
+        "{cases} cases of {suites} suites"
+    );
+    Ok(())
+}
+
 /// Whoever looks for the place of a change is not sent where nothing is.
 #[test]
 fn the_table_of_places_names_files_that_are_there() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Tests that the threat model names: each is there, and is run.
+//! Tests that pages name: each is there, and is run.
 
 use std::fs;
 use std::path::Path;
@@ -37,6 +37,39 @@ pub fn missing(root: &Path, page: &str) -> Result<Vec<String>> {
         }
     }
     Ok(missing)
+}
+
+/// What is wrong with the tables of a page that goes through another project's suites: rows for more or fewer cases than a suite has, and rows without a
+/// test. With how many suites and cases there are.
+pub fn miscounted(page: &str) -> (Vec<String>, usize, usize) {
+    let (mut wrong, mut suites, mut cases) = (Vec::new(), 0, 0);
+    for section in page.split("\n## ").skip(1) {
+        let title = section.lines().next().unwrap_or_default();
+        let Some((name, count)) = title.rsplit_once(": ") else {
+            continue;
+        };
+        let Ok(count) = count.parse::<usize>() else {
+            continue;
+        };
+        let mut counted = 0;
+        for row in section.lines().filter(|line| line.starts_with("| ")) {
+            let of_row = row.split(" | ").nth(1).and_then(|it| it.parse().ok());
+            // The heading of the table has no number.
+            let Some(of_row): Option<usize> = of_row else {
+                continue;
+            };
+            counted += of_row;
+            if named(row).is_empty() {
+                wrong.push(format!("{name}: no test in {row}"));
+            }
+        }
+        if counted != count {
+            wrong.push(format!("{name}: {counted} of {count} cases"));
+        }
+        suites += 1;
+        cases += counted;
+    }
+    (wrong, suites, cases)
 }
 
 /// Whether a source has a test of this name: a function that says it is one, or what a macro among the items makes one of.
@@ -164,4 +197,21 @@ fn a_test_is_told_from_what_is_none() {
         named("| a `x/y.rs::t`<br>`z.rs::u` | `::` | `no::test` |"),
         [("x/y.rs", "t"), ("z.rs", "u")]
     );
+}
+
+#[test]
+fn rows_that_do_not_add_up_are_found() {
+    let row = |count: &str, test: &str| format!("| a case | {count} | what is done | {test} |\n");
+    let page =
+        |rows: &str| format!("# Page\n\n## One: 3\n\n| Case | Cases |\n{rows}\n## No suite\n");
+    let test = "`x/y.rs::t`";
+    let good = page(&(row("2", test) + &row("1", test)));
+    assert_eq!(miscounted(&good), (vec![], 1, 3));
+    let fewer = page(&row("2", test));
+    assert_eq!(
+        miscounted(&fewer),
+        (vec!["One: 2 of 3 cases".to_owned()], 1, 2)
+    );
+    let (wrong, ..) = miscounted(&page(&(row("2", test) + &row("1", "none"))));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
 }

@@ -25,6 +25,7 @@ mod forge;
 mod give_back;
 mod give_back_group;
 mod heads;
+mod in_flight;
 mod kept;
 mod last;
 mod lent;

@@ -82,6 +82,26 @@ impl World {
         frame
     }
 
+    /// What the service delivers to a device, where it alters one record of it.
+    pub(super) fn altered(&mut self, at: usize, mut frame: ServiceFrame) -> ServiceFrame {
+        let Some((_, document)) = self.alters.filter(|(who, _)| *who == at) else {
+            return frame;
+        };
+        let number = self.channels.get(&(at, document)).and_then(|it| it.number);
+        if let ServiceFrame::Deliver {
+            channel, records, ..
+        } = &mut frame
+            && Some(*channel) == number
+            && let Some(DeliveredRecord::Update(elided)) = records.0.get_mut(1)
+        {
+            let mut bytes = elided.sealed.ciphertext.as_slice().to_vec();
+            bytes[0] ^= 1;
+            elided.sealed.ciphertext = bytes.into();
+            self.alters = None;
+        }
+        frame
+    }
+
     fn doc_keys(&self, at: usize, group: &GroupId, document: &DocumentId, epoch: u64) -> DocKeys {
         let key = [&[4], group.as_bytes(), b"r", &epoch.to_be_bytes()[..]].concat();
         let row = &self.devices[at].rows.0[key.as_slice()];

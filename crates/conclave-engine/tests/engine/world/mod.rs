@@ -158,9 +158,13 @@ pub struct World {
     pub newer: bool,
     /// The service gives this device only the leaf of a record.
     pub withholds: Option<(usize, Hash)>,
+    /// The service alters the second record of the next delivery of several that this device gets of this document.
+    pub alters: Option<(usize, DocumentId)>,
     channels: BTreeMap<(usize, DocumentId), attack::Channel>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
+    /// What this device sends stays on its way for now, though it hears everything.
+    pub stalled: Option<usize>,
     /// The service does not allow these frames.
     pub forbidden: &'static [&'static str],
     /// The service refuses one such frame of this device, each once.
@@ -313,8 +317,10 @@ impl World {
             unreadable: false,
             newer: false,
             withholds: None,
+            alters: None,
             channels: BTreeMap::new(),
             held: None,
+            stalled: None,
             forbidden: &[],
             refuses: Vec::new(),
             outruns: None,
@@ -605,6 +611,12 @@ impl World {
         }
     }
 
+    /// The connection goes, and with it all that is on its way.
+    pub fn lose(&mut self, at: usize) {
+        self.devices[at].up.clear();
+        self.cut(at);
+    }
+
     /// Whether a frame of this kind is on its way from a device.
     pub fn is_sending(&self, at: usize, what: &str) -> bool {
         self.devices[at].up.iter().any(|frame| kind(frame) == what)
@@ -819,6 +831,7 @@ impl World {
             if let Some(at) = to.position(|device| device.conn == Some(conn)) {
                 self.note_opened(at, &frame);
                 let frame = self.withheld(at, frame);
+                let frame = self.altered(at, frame);
                 self.devices[at].down.push_back(frame);
             }
         }
@@ -849,7 +862,7 @@ impl World {
             if device.shell.wants_rows() {
                 can.push((at, 1));
             }
-            if !device.up.is_empty() {
+            if !device.up.is_empty() && self.stalled != Some(at) {
                 can.push((at, 2));
             }
             if !device.down.is_empty() && self.held != Some(at) {
