@@ -8,6 +8,7 @@ pub mod device;
 pub mod group;
 pub mod log;
 pub mod measure;
+pub mod presence;
 pub mod sqlite;
 pub mod table;
 pub mod writer;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use conclave_bench::counts::{Tree, count, list, table as counts_table};
 use conclave_bench::measure::Form;
+use conclave_bench::presence::{Scale, measure};
 use conclave_bench::table::{Options, keep, make, workspace};
 
 #[derive(Parser)]
@@ -31,6 +32,15 @@ enum What {
         /// How often baseline and subject take turns [default: 5, in the short form 1]
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
         rounds: Option<u64>,
+    },
+    /// Presence of a large group over a real service: how long it takes, and what is lost
+    Presence {
+        /// Devices that have the document open
+        #[arg(long, default_value_t = 500)]
+        devices: usize,
+        /// How often each shows something, once a second
+        #[arg(long, default_value_t = 30)]
+        rounds: usize,
     },
     /// Counts what the sources hold of a design that is being replaced
     Counts {
@@ -64,6 +74,7 @@ fn main() -> Result<()> {
             }
             say(&page)
         }
+        What::Presence { devices, rounds } => say(&measure(Scale { devices, rounds })?),
         What::Counts {
             against,
             list: places,

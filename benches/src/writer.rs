@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-const INSTANCE: InstanceId = InstanceId([1; 8]);
+pub(crate) const INSTANCE: InstanceId = InstanceId([1; 8]);
 /// What an update holds, in bytes: about a keystroke.
 const CONTENT: [u8; 32] = [7; 32];
 /// Code of the CRDT kind; the service does not look into it.
@@ -186,21 +186,21 @@ impl Writer {
     }
 }
 
-fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+pub(crate) fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];
     rng.fill_bytes(&mut bytes);
     bytes
 }
 
 /// One WebSocket.
-struct Wire {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub(crate) struct Wire {
+    pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     assembler: Assembler,
     requests: u64,
 }
 
 impl Wire {
-    async fn connect(url: &str) -> Result<Self> {
+    pub(crate) async fn connect(url: &str) -> Result<Self> {
         let (socket, _) = connect_async(url).await?;
         Ok(Self {
             socket,
@@ -209,23 +209,23 @@ impl Wire {
         })
     }
 
-    async fn feed(&mut self, frame: Vec<u8>) -> Result<()> {
+    pub(crate) async fn feed(&mut self, frame: Vec<u8>) -> Result<()> {
         for part in split(frame) {
             self.socket.feed(Message::Binary(part.into())).await?;
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<()> {
+    pub(crate) async fn flush(&mut self) -> Result<()> {
         Ok(self.socket.flush().await?)
     }
 
-    async fn send(&mut self, frame: &ClientFrame) -> Result<()> {
+    pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<()> {
         self.feed(encode(frame)).await?;
         self.flush().await
     }
 
-    async fn receive(&mut self) -> Result<ServiceFrame> {
+    pub(crate) async fn receive(&mut self) -> Result<ServiceFrame> {
         loop {
             let message = self.socket.next().await.context("the connection ended")??;
             if let Message::Binary(bytes) = message
@@ -236,7 +236,7 @@ impl Wire {
         }
     }
 
-    async fn login(
+    pub(crate) async fn login(
         &mut self,
         key: &DeviceKey,
         credential: &DeviceCredential,
@@ -277,7 +277,7 @@ impl Wire {
         Ok(())
     }
 
-    async fn request(&mut self, body: Request) -> Result<Answer> {
+    pub(crate) async fn request(&mut self, body: Request) -> Result<Answer> {
         self.requests += 1;
         let id = Varint(self.requests);
         self.send(&ClientFrame::Request { id, body }).await?;
@@ -290,14 +290,18 @@ impl Wire {
         }
     }
 
-    async fn accepted(&mut self, body: Request) -> Result<()> {
+    pub(crate) async fn accepted(&mut self, body: Request) -> Result<()> {
         match self.request(body).await? {
             Answer::Accepted { .. } => Ok(()),
             other => bail!("not accepted: {other:?}"),
         }
     }
 
-    async fn open(&mut self, group: GroupId, document: DocumentId) -> Result<OpenedDocument> {
+    pub(crate) async fn open(
+        &mut self,
+        group: GroupId,
+        document: DocumentId,
+    ) -> Result<OpenedDocument> {
         let request = Request::OpenDocument {
             group,
             document,

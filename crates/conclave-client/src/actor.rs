@@ -17,11 +17,11 @@ mod thread;
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::shell::{Released, Shell};
-use conclave_engine::{Command, CommandId, Done, Input, Reply, Told, WorkId};
+use conclave_engine::{Command, CommandId, Done, Input, Moment, Reply, Told, WorkId};
 use conclave_proto::{DocumentId, UnixMs};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -71,12 +71,15 @@ pub(crate) enum Call {
     TryNow { reply: oneshot::Sender<()> },
 }
 
-/// The wall clock.
-fn now() -> UnixMs {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// What both clocks show.
+fn now() -> Moment {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Moment {
+        wall: UnixMs(ms(since.unwrap_or_default())),
+        steady_ms: ms(BEGAN.elapsed()),
+    }
 }
 
 async fn until(at: Option<Instant>) {
@@ -174,8 +177,8 @@ impl Actor {
     }
 
     async fn wait(&mut self) -> Happened {
-        let timer = self.shell.wake_at().map(|at| {
-            let wait = Duration::from_millis(at.since_ms(now()));
+        let timer = self.shell.wake_in_ms(now()).map(|ms| {
+            let wait = Duration::from_millis(ms);
             Instant::now() + wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)
         });
         let scrub_at = self.scrub_at;
@@ -397,6 +400,10 @@ impl Actor {
 
     /// Gives frames that are durable already a moment to leave. None is lost if they do not: they are sent again.
     async fn farewell(&mut self) {
+        // Whoever sees this device in a document need not wait until that expires.
+        for frame in self.shell.end_presence() {
+            self.link.show(&frame);
+        }
         let leave = async {
             while self.link.has_frames() && self.link.sender.is_some() {
                 let Link {

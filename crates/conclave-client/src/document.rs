@@ -11,6 +11,7 @@ use conclave_engine::{
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
+use serde_json::json;
 
 use crate::client::answer;
 use crate::error::Error;
@@ -439,7 +440,8 @@ impl Document<Any> {
     }
 
     /// A selection in the text, to be shown to others ([`Document::presence`]): from `anchor` to `head`, which is where the cursor is, in
-    /// characters. It stays where it is while the text changes.
+    /// characters. It stays where it is while the text changes. For Yjs it is an awareness state with a cursor of relative positions, as editors have it; for
+    /// Automerge an object's id with two cursors in it.
     ///
     /// # Errors
     /// As [`Document::read`] of an engine; the closure's where a place lies past the end of the text.
@@ -448,13 +450,16 @@ impl Document<Any> {
             let kind = crdt.kind();
             let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
             let (anchor, head) = (view.anchor(anchor)?, view.anchor(head)?);
-            let selection = serde_json::json!({"anchor": anchor, "head": head});
             Ok::<_, CrdtError>(match kind {
-                CrdtKind::Automerge => (ShowingKind::Positions, selection),
-                _ => (
-                    ShowingKind::Awareness,
-                    serde_json::json!([{"cursor": selection}]),
-                ),
+                CrdtKind::Automerge => {
+                    let object = view.object()?;
+                    let positions = json!({"object": object, "anchor": anchor, "head": head});
+                    (ShowingKind::Positions, positions)
+                }
+                _ => {
+                    let cursor = json!({"anchor": anchor, "head": head});
+                    (ShowingKind::Awareness, json!({"cursor": cursor}))
+                }
             })
         });
         let (kind, value) = shown.await?;

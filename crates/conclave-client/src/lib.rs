@@ -86,6 +86,7 @@
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 mod actor;
+mod awareness;
 mod client;
 mod config;
 mod document;
@@ -128,6 +129,7 @@ pub use conclave_engine::{
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;
 
+pub use awareness::Awareness;
 pub use client::{Client, Invitation, Status};
 pub use config::Config;
 pub use document::{Adapter, Any, Document, EditError, Kind};

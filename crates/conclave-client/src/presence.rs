@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use conclave_engine::{Command, Present, Reply, Showing};
+use conclave_engine::{AttendeeId, Command, Present, Reply, Showing};
 use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::awareness::Awareness;
 use crate::client::{Client, answer};
 use crate::error::Error;
 use crate::events::{DeviceEvent, Event, Events};
@@ -23,12 +24,13 @@ pub struct Attendance {
     pub showing: Option<Showing>,
 }
 
-/// Where somebody attends.
+/// Where somebody attends, and under which number.
 #[derive(Debug, Clone)]
 struct Place {
     client: Client,
     group: GroupId,
     document: DocumentId,
+    whose: AttendeeId,
 }
 
 impl Place {
@@ -36,6 +38,7 @@ impl Place {
         let command = Command::WatchPresence {
             group: self.group,
             document: self.document,
+            whose: self.whose,
             watch,
         };
         answer!(self.client.command(command).await, Reply::Presence(there) => there)
@@ -45,6 +48,7 @@ impl Place {
         let command = Command::ShowPresence {
             group: self.group,
             document: self.document,
+            whose: self.whose,
             showing,
         };
         self.client.command_done(command).await
@@ -77,20 +81,21 @@ impl Attending {
         client: &Client,
         attendance: &Attendance,
     ) -> Result<(Self, Vec<(Present, Showing)>), Error> {
+        let attendees = &client.shared().attendees;
         let place = Place {
             client: client.clone(),
             group: attendance.group,
             document: attendance.document,
+            whose: AttendeeId(attendees.fetch_add(1, Ordering::Relaxed)),
         };
+        let shows = AtomicBool::new(false);
+        let attending = Self { place, shows };
         let (answer, begun) = oneshot::channel();
         client.spawn(async move {
-            let there = place.watch(true).await;
-            let attending = there.map(|there| {
-                let shows = AtomicBool::new(false);
-                (Self { place, shows }, there)
-            });
-            // Where nobody waits for it any more it is dropped here, and with it ends what had begun.
-            let _ = answer.send(attending);
+            let there = attending.place.watch(true).await;
+            // Where nobody waits for it any more it is dropped here, and with it ends what had begun. So it does after an error: a store that had no room
+            // makes the call fail, and not what it wanted.
+            let _ = answer.send(there.map(|there| (attending, there)));
         });
         let begun = begun.await;
         let (attending, there) = begun.unwrap_or_else(|_| Err(client.shared().cause()))?;
@@ -100,7 +105,7 @@ impl Attending {
         Ok((attending, there))
     }
 
-    async fn show(&self, showing: Option<Showing>) -> Result<(), Error> {
+    pub(crate) async fn show(&self, showing: Option<Showing>) -> Result<(), Error> {
         self.shows.store(showing.is_some(), Ordering::Relaxed);
         self.place.show(showing).await
     }
@@ -138,27 +143,40 @@ pub(crate) fn as_events(
 
 /// A document's presence, as an application sees it. It is of now: nothing of it is kept, and while this device is not connected nobody is seen.
 ///
+/// One person may have a document open in several windows: each has a `Presence` of its own, and shows a state of its own. Up to eight of one device show
+/// something in one document at once, in 4,000 bytes together. Where one is cleared, or dropped, its state goes and the others' stay; with the last of
+/// them the device is gone from the document, which the others hear at once. The states of one device differ in [`Present::index`].
+///
+/// While sending is paused nothing is shown; while receiving is paused nobody is seen either.
+///
 /// What others show is theirs: signed by their device, and otherwise unchecked.
 #[derive(Debug)]
 pub struct Presence {
     attending: Attending,
     events: Events,
-    others: BTreeMap<(DeviceId, InstanceId), (Present, Showing)>,
+    others: BTreeMap<Key, (Present, Showing)>,
     /// Whether changes were missed, and it was not asked again yet who is there.
     is_stale: bool,
+}
+
+/// Which state of whom.
+pub(crate) type Key = (DeviceId, InstanceId, u8);
+
+pub(crate) fn key(who: &Present) -> Key {
+    (who.device, who.instance, who.index)
 }
 
 /// What has changed in a document's presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceChange {
-    /// Somebody shows this from now on.
+    /// Somebody shows this from now on, in place of what they showed at the same [`Present::index`].
     Shows(Present, Showing),
-    /// Somebody shows nothing any more.
+    /// Somebody shows nothing any more at this index.
     Gone(Present),
     /// Changes were not read in time, and some are not told: [`Presence::others`] says who is there.
     Missed,
-    /// Nobody is seen any more: this device is not connected.
+    /// Nobody is seen any more: this device is not connected, or its store has no room for now.
     Lost,
 }
 
@@ -189,25 +207,37 @@ impl Presence {
     fn are_there(&mut self, there: Vec<(Present, Showing)>) {
         let there = there.into_iter();
         self.others = there
-            .map(|(who, showing)| ((who.device, who.instance), (who, showing)))
+            .map(|(who, showing)| (key(&who), (who, showing)))
             .collect();
     }
 
-    /// Shows something to whoever has the document open, from now on, in place of what was shown before. One device shows one thing in a
-    /// document.
+    /// Shows something to whoever has the document open, from now on, in place of what this `Presence` showed before, and beside what others of this device
+    /// show.
     ///
     /// # Errors
-    /// [`Error::Engine`]: it is too long, or this device is no member.
+    /// [`Error::Engine`]: it is too long with what others of this device show, eight of them show something already, or this device is no member.
     pub async fn show(&self, showing: Showing) -> Result<(), Error> {
         self.attending.show(Some(showing)).await
     }
 
-    /// Shows nothing any more.
+    /// Shows nothing any more for this `Presence`.
     ///
     /// # Errors
     /// [`Error::Engine`]: this device is no member.
     pub async fn clear(&self) -> Result<(), Error> {
         self.attending.show(None).await
+    }
+
+    /// This presence for an editor of Yjs, whose awareness it takes part in.
+    #[must_use]
+    pub fn awareness(self) -> Awareness {
+        Awareness::new(self)
+    }
+
+    /// Where this is.
+    pub(crate) fn place(&self) -> (Client, Attendance) {
+        let place = &self.attending.place;
+        (place.client.clone(), place.attendance())
     }
 
     /// What others show, as of the last [`Presence::next`].
@@ -242,6 +272,11 @@ impl Presence {
                     self.others.clear();
                     return Some(PresenceChange::Lost);
                 }
+                // What was shown until then is not told as gone.
+                Event::Stalled { .. } if !self.others.is_empty() => {
+                    self.others.clear();
+                    return Some(PresenceChange::Lost);
+                }
                 Event::Missed { .. } => self.is_stale = true,
                 _ => {}
             }
@@ -249,7 +284,7 @@ impl Presence {
     }
 
     fn changed(&mut self, who: Present, showing: Option<Showing>) -> PresenceChange {
-        let key = (who.device, who.instance);
+        let key = key(&who);
         match showing {
             Some(showing) => {
                 self.others.insert(key, (who.clone(), showing.clone()));

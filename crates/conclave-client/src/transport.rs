@@ -13,6 +13,7 @@ mod diagnose;
 mod endpoint;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conclave_proto::frame::ServiceFrame;
@@ -32,6 +33,8 @@ use connection::Ended;
 const INCOMING_FRAMES: usize = 64;
 /// Encoded frames that wait for the socket.
 const OUTGOING_FRAMES: usize = 64;
+/// Bytes of them from which on there is room for none.
+const OUTGOING_BYTES: usize = limits::WIRE_MESSAGE_BYTES;
 
 /// A good connection that lasted this long lets the pauses begin anew; a service that lets devices in and throws them out again does not.
 const STEADY: Duration = Duration::from_secs(10);
@@ -118,6 +121,58 @@ impl Received {
 #[derive(Debug)]
 pub struct Sender {
     frames: mpsc::Sender<Vec<u8>>,
+    waiting: Arc<Waiting>,
+}
+
+/// What waits for the socket.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    taken: Notify,
+}
+
+/// Frames that wait for the socket.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    frames: mpsc::Receiver<Vec<u8>>,
+    waiting: Arc<Waiting>,
+}
+
+fn queue() -> (Sender, Queued) {
+    let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
+    let waiting = Arc::new(Waiting::default());
+    let sender = Sender {
+        frames,
+        waiting: Arc::clone(&waiting),
+    };
+    let frames = queued;
+    (sender, Queued { frames, waiting })
+}
+
+impl Queued {
+    /// The next frame; none when nobody queues any more.
+    pub(crate) async fn recv(&mut self) -> Option<Vec<u8>> {
+        let frame = self.frames.recv().await;
+        self.took(frame)
+    }
+
+    /// The next frame, where one waits.
+    pub(crate) fn try_recv(&mut self) -> Option<Vec<u8>> {
+        let frame = self.frames.try_recv().ok();
+        self.took(frame)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.frames.is_closed()
+    }
+
+    fn took(&self, frame: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let bytes = frame.as_ref().map_or(0, Vec::len);
+        self.waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.waiting.taken.notify_one();
+        frame
+    }
 }
 
 /// The connection that this frame was for is gone.
@@ -126,29 +181,40 @@ pub struct Sender {
 pub struct Gone;
 
 impl Sender {
-    /// Waits for room for one frame.
+    /// Waits for room for one frame. What is queued cannot be overtaken: so there is no more of it than keeps the socket busy. For one caller at a time.
     ///
     /// # Errors
     /// [`Gone`] when the connection is.
     pub async fn room(&self) -> Result<Room<'_>, Gone> {
-        self.frames.reserve().await.map(Room).map_err(|_| Gone)
+        while self.waiting.bytes.load(Ordering::Relaxed) >= OUTGOING_BYTES {
+            tokio::select! {
+                () = self.waiting.taken.notified() => {}
+                () = self.frames.closed() => return Err(Gone),
+            }
+        }
+        let place = self.frames.reserve().await.map_err(|_| Gone)?;
+        let waiting = &self.waiting;
+        Ok(Room { place, waiting })
     }
 
     #[cfg(test)]
-    pub(crate) fn for_tests() -> (Self, mpsc::Receiver<Vec<u8>>) {
-        let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
-        (Self { frames }, queued)
+    pub(crate) fn for_tests() -> (Self, Queued) {
+        queue()
     }
 }
 
 /// Room for one frame in the queue of a connection.
 #[derive(Debug)]
-pub struct Room<'a>(mpsc::Permit<'a, Vec<u8>>);
+pub struct Room<'a> {
+    place: mpsc::Permit<'a, Vec<u8>>,
+    waiting: &'a Waiting,
+}
 
 impl Room<'_> {
     /// Queues an encoded [`ClientFrame`](conclave_proto::frame::ClientFrame).
     pub fn send(self, frame: Vec<u8>) {
-        self.0.send(frame);
+        self.waiting.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        self.place.send(frame);
     }
 }
 
@@ -277,9 +343,9 @@ async fn one_connection(
         }
     };
     tracing::debug!(origin = endpoint.origin(), "connected");
-    let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
+    let (sender, queued) = queue();
     let up = tokio::select! {
-        up = tell.send(Wire::Up(Sender { frames })) => up.is_ok(),
+        up = tell.send(Wire::Up(sender)) => up.is_ok(),
         () = stop.cancelled() => false,
     };
     if !up {

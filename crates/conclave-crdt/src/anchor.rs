@@ -1,6 +1,6 @@
 //! Positions that stay where they are while a text changes around them, in the form in which the engines' own editors know them: for Yjs a
 //! relative position as JSON (`{"item": {"client", "clock"}, "assoc"}`, or with `tname` or `type`), for Automerge a cursor as text
-//! (`counter@actor`, `s`, `e`).
+//! (`counter@actor`, `s`, `e`), beside the id of the object that it is in.
 //!
 //! An anchor names operations, and with them replica ids. One that nobody has claimed yet in a log must not be shown to others: whoever sees it
 //! could claim it first. [`withhold`] takes such anchors out.

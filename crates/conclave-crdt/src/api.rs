@@ -224,6 +224,14 @@ pub trait TextView {
     /// As [`TextView::text`].
     fn merge(&mut self, base: &str, new: &str) -> Result<(), CrdtError>;
 
+    /// The name of the object that holds the text, where anchors in it do not say that by themselves: an Automerge cursor is one of some object.
+    ///
+    /// # Errors
+    /// Those of reading a document.
+    fn object(&mut self) -> Result<Option<String>, CrdtError> {
+        Ok(None)
+    }
+
     /// What names the place before the character at `pos_chars`, or the end: it stays there while the text changes around it. In the engine's
     /// own form, as JSON ([`anchor`](crate::anchor)).
     ///

@@ -10,7 +10,7 @@
 mod common;
 
 use common::*;
-use conclave_crdt::{Crdt, CrdtKind};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
 use conclave_proto::*;
 
@@ -324,6 +324,58 @@ fn a_copy_that_was_taken_during_a_pause_doubles_nothing() {
         assert_eq!(sim.service.size(), 2, "{kind}");
         for at in [0, 2] {
             assert_eq!(sim.peers[at].text(), "hello one two", "{kind}");
+        }
+    }
+}
+
+/// What two copies of a store have in common and what each wrote after. Nothing is lost; what the copy changed of the common drafts may stand there twice.
+#[test]
+fn a_copy_whose_drafts_were_changed_loses_nothing() {
+    for (kind, deletes) in KINDS
+        .into_iter()
+        .flat_map(|kind| [(kind, false), (kind, true)])
+    {
+        let mut sim = two(kind);
+        keep(&mut sim.peers[1], true);
+        append_to(&mut sim.peers[1], " one");
+        append_to(&mut sim.peers[1], " two");
+        sim.peers[1].store();
+        let stored = sim.peers[1].rows.clone();
+        resume(&mut sim.peers[1]);
+        sim.settle();
+        sim.disconnect(1);
+        let keys = Keys::default();
+        let ctx = sim.world.ctx(1, 0, &keys);
+        let all: Rows = stored.clone().into_iter().collect();
+        let doc = Document::load(&ctx, all, &mut sim.peers[1].rng).unwrap();
+        let mut copy = Peer::new(1, doc, 0);
+        copy.rows = stored;
+        sim.peers.push(copy);
+        keep(&mut sim.peers[2], true);
+        match deletes {
+            false => append_to(&mut sim.peers[2], " three"),
+            true => sim.peers[2].edit(|crdt| {
+                let text = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                text.splice(6, 4, "")
+            }),
+        }
+        for _ in 0..2 {
+            sim.connect(2);
+            sim.settle();
+        }
+        resume(&mut sim.peers[2]);
+        sim.settle();
+        sim.connect(2);
+        sim.settle();
+        assert_eq!(sim.peers[2].doc.pending_count(), 0, "{kind} {deletes}");
+        let text = sim.peers[0].text();
+        assert_eq!(sim.peers[2].text(), text, "{kind} {deletes}");
+        let count = |what: &str| text.matches(what).count();
+        assert!((1..=2).contains(&count("two")), "{kind} {deletes}: {text}");
+        // What was added beside them goes once. In Automerge it is bound to the drafts before it, and they go with it again.
+        assert_eq!(count("three"), usize::from(!deletes), "{kind}: {text}");
+        if kind == CrdtKind::Yjs && !deletes {
+            assert_eq!((count("one"), count("two")), (1, 1), "{text}");
         }
     }
 }

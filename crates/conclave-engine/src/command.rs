@@ -20,6 +20,7 @@ use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::pause::{Pause, PauseChange, PauseInfo};
 use crate::policy::PolicyChange;
+use crate::presence::AttendeeId;
 use crate::rescue::{Rescue, RescueApplied, RescueInfo};
 use crate::revocation::RevocationInfo;
 use crate::settled::UnderWay;
@@ -312,22 +313,27 @@ pub enum Command {
         /// What of it.
         change: PauseChange,
     },
-    /// Shows something in a document to whoever has it open, from now until it is shown otherwise or this engine ends. Reply: `Done`.
+    /// Shows something in a document to whoever has it open, from now until it is shown otherwise or this engine ends: beside what is shown for others on
+    /// this device, up to eight. Reply: `Done`.
     ShowPresence {
         /// The group.
         group: GroupId,
         /// The document.
         document: DocumentId,
+        /// For whom.
+        whose: AttendeeId,
         /// What; none: nothing any more.
         showing: Option<Showing>,
     },
-    /// Begins to watch what others show in a document ([`Event::Presence`](crate::Event::Presence)), or ends it; as often as it was begun. Reply:
+    /// Begins to watch what others show in a document ([`Event::Presence`](crate::Event::Presence)), or ends it: events come while anybody watches. Reply:
     /// `Presence`.
     WatchPresence {
         /// The group.
         group: GroupId,
         /// The document.
         document: DocumentId,
+        /// Who.
+        whose: AttendeeId,
         /// Whether it begins.
         watch: bool,
     },

@@ -227,13 +227,29 @@ impl Engine {
             Command::ShowPresence {
                 group,
                 document,
+                whose,
                 showing,
-            } => self.on_group(id, group, What::ShowPresence { document, showing }),
+            } => {
+                let what = What::ShowPresence {
+                    document,
+                    whose,
+                    showing,
+                };
+                self.on_group(id, group, what);
+            }
             Command::WatchPresence {
                 group,
                 document,
+                whose,
                 watch,
-            } => self.on_group(id, group, What::WatchPresence { document, watch }),
+            } => {
+                let what = What::WatchPresence {
+                    document,
+                    whose,
+                    watch,
+                };
+                self.on_group(id, group, what);
+            }
             Command::AcceptService { key } => {
                 let result = self.cx.accept_service(&key).map(|()| Reply::Done);
                 self.cx.reply(id, result);

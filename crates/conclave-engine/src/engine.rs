@@ -15,7 +15,7 @@ use crate::evidence;
 use crate::finding::Findings;
 use crate::group::Whole;
 use crate::invitation::Invitation;
-use crate::io::{CommandId, Input, Output, ReadId, Row};
+use crate::io::{CommandId, Input, Moment, Output, ReadId, Row};
 use crate::kept;
 use crate::keys;
 use crate::membership::{GroupSlot, Membership};
@@ -172,7 +172,8 @@ impl Engine {
     }
 
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
-    pub fn handle(&mut self, now: UnixMs, input: Input) -> Output {
+    pub fn handle(&mut self, now: impl Into<Moment>, input: Input) -> Output {
+        let now = now.into();
         self.tell_time(now);
         self.cx.rekeys_left = REKEYS;
         match input {
@@ -188,6 +189,7 @@ impl Engine {
         }
         self.drain();
         self.run_timers();
+        self.run_presence();
         self.drain();
         self.go_on_becoming(false);
         self.go_on_revoking();
@@ -195,9 +197,12 @@ impl Engine {
         self.finish()
     }
 
-    /// Time goes forward. A clock that was set back by more than a little is believed, and what waits moves with it.
-    fn tell_time(&mut self, now: UnixMs) {
-        let back_ms = self.cx.now.since_ms(now);
+    /// Time goes forward. A clock that was set back by more than a little is believed, and what waits moves with it: by how much the clock that never steps
+    /// says, since this engine may have slept since it was last told the time.
+    fn tell_time(&mut self, now: Moment) {
+        let slept_ms = self.cx.presence.tell_time(now.steady_ms);
+        let now = now.wall;
+        let back_ms = self.cx.now.plus_ms(slept_ms).since_ms(now);
         if back_ms > CLOCK_SET_BACK_MS {
             self.move_back(back_ms);
             self.cx.now = now;
@@ -210,6 +215,7 @@ impl Engine {
     /// What waits for a time waits for the same one by the clock as it was set.
     fn move_back(&mut self, by_ms: u64) {
         self.cx.timers.move_back(by_ms);
+        self.cx.move_drafts_back(by_ms);
         self.cx.clocks.set_back(by_ms);
         self.cx.link.move_back(by_ms);
         self.cx.pulses.move_back(by_ms);
@@ -222,7 +228,7 @@ impl Engine {
         }
     }
 
-    fn finish(&mut self) -> Output {
+    pub(crate) fn finish(&mut self) -> Output {
         while self.documents > HOT_DOCUMENTS && self.evict_one() {}
         self.keep_findings();
         let cx = &mut self.cx;
@@ -235,6 +241,7 @@ impl Engine {
         }
         let mut out = std::mem::take(&mut cx.out);
         out.wake_at = cx.timers.next();
+        out.wake_steady_ms = cx.presence.due_ms();
         out
     }
 
@@ -273,7 +280,6 @@ impl Engine {
                 TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Beat(group) => self.beat_due(group),
                 TimerKind::Heads(group) => self.heads_due(group),
-                TimerKind::Presence(group, document) => self.presence_due(group, document),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {
                     self.with_document(group, document, DocWork::Timer(what));
@@ -346,15 +352,20 @@ impl Engine {
     /// Puts a group into memory, in place of whatever was there.
     pub(crate) fn insert_whole(&mut self, id: GroupId, mut whole: Whole) {
         whole.group.note_documents();
-        self.remove_group(&id);
+        self.cx.leave_group_rooms(id);
+        self.take_out(&id);
         self.documents += whole.docs.in_memory();
         self.groups.insert(id, GroupSlot::Hot(Box::new(whole)));
     }
 
     /// Takes a group out of memory.
     pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<GroupSlot> {
-        let slot = self.groups.remove(id)?;
         self.cx.forget_group_presence(*id);
+        self.take_out(id)
+    }
+
+    fn take_out(&mut self, id: &GroupId) -> Option<GroupSlot> {
+        let slot = self.groups.remove(id)?;
         self.documents -= slot.hot().map_or(0, |whole| whole.docs.in_memory());
         Some(slot)
     }

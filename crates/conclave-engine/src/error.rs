@@ -174,6 +174,12 @@ pub enum EngineError {
         conclave_proto::limits::SHOWN_BYTES
     )]
     TooMuchShown,
+    /// As many on this device show something in a document already as can.
+    #[error(
+        "{} windows or commands of this device show something in this document already",
+        conclave_proto::limits::SHOWN_STATES
+    )]
+    TooManyStates,
     /// Presence is shown or watched in too many documents at once.
     #[error("others are shown or watched in too many documents at once; end that in some")]
     TooManyPresences,
@@ -288,6 +294,7 @@ impl EngineError {
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",
             Self::TooMuchShown => "presence.too_much",
+            Self::TooManyStates => "presence.too_many_states",
             Self::TooManyPresences => "presence.too_many",
             Self::AttributionOff => "document.attribution_off",
             Self::UnknownRescue => "engine.unknown_rescue",

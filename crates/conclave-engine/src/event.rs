@@ -1,6 +1,6 @@
 //! What a device tells its application.
 
-use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{InvitationInfo, Reply};
@@ -115,6 +115,10 @@ pub struct Present {
     pub device: DeviceId,
     /// The life of the device's store: one that was put back is shown beside what it showed before, until that expires.
     pub instance: InstanceId,
+    /// Their session in the document. What a later one of the same device shows at the same index takes the place of what was there.
+    pub session: SessionId,
+    /// Which of what they show: a device shows up to eight states in a document, one for each of its windows, say.
+    pub index: u8,
     /// What the user is called here.
     pub name: Option<String>,
     /// Whether it is another device of this device's user.
@@ -126,7 +130,8 @@ pub struct Present {
 pub struct Showing {
     /// What form it has.
     pub kind: ShowingKind,
-    /// JSON in that form, of at most [`SHOWN_BYTES`](conclave_proto::limits::SHOWN_BYTES). It is what somebody else wrote: not checked here.
+    /// JSON in that form, of at most [`SHOWN_BYTES`](conclave_proto::limits::SHOWN_BYTES) with all else that the device shows there. It is what somebody else
+    /// wrote: not checked here.
     pub value: String,
 }
 
@@ -140,7 +145,7 @@ impl std::fmt::Debug for Showing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShowingKind {
-    /// A list of awareness states of Yjs.
+    /// An awareness state of Yjs.
     Awareness,
     /// Positions in an Automerge document.
     Positions,

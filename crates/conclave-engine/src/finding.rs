@@ -419,6 +419,8 @@ pub enum FindingKind {
     EditsTooCostly,
     /// Edits rest here while sending is paused, for long or many of them.
     DraftsWait,
+    /// Edits rest here in a document that is not received for now, and the group's log says that they can go to nobody any more.
+    DraftsBarred,
     /// What the service has lost would cost this user too much to bring back now.
     CarriedWaits,
     /// Own edits lost their place and are kept apart.
@@ -525,6 +527,7 @@ impl FindingKind {
             Self::EditsWait => "document.edits_wait",
             Self::EditsTooCostly => "document.edits_too_costly",
             Self::DraftsWait => "document.drafts_wait",
+            Self::DraftsBarred => "document.drafts_barred",
             Self::CarriedWaits => "document.carried_waits",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",

@@ -111,6 +111,25 @@ impl std::fmt::Debug for WriteBatch {
     }
 }
 
+/// What time it is, by both clocks that a shell has. People set the one; the other only says how much time has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock.
+    pub wall: UnixMs,
+    /// A clock that never steps, from whatever it counts, in milliseconds. It goes on over all of a process.
+    pub steady_ms: u64,
+}
+
+/// Where nobody sets the clock, one is both.
+impl From<UnixMs> for Moment {
+    fn from(now: UnixMs) -> Self {
+        Self {
+            wall: now,
+            steady_ms: now.0,
+        }
+    }
+}
+
 /// What happens to a device.
 pub enum Input {
     /// A connection to the service was made, at the origin that was dialled, with an invitation token if the user gave one.
@@ -141,7 +160,7 @@ pub enum Input {
         /// What.
         command: Command,
     },
-    /// `wake_at` has come.
+    /// `wake_at` or `wake_steady_ms` has come.
     Timer,
     /// What was lent is done.
     Worked {
@@ -177,6 +196,8 @@ pub struct Output {
     pub fleeting: Vec<ClientFrame>,
     /// When to come back with [`Input::Timer`], if nothing else happens before.
     pub wake_at: Option<UnixMs>,
+    /// The same by the clock that never steps ([`Moment::steady_ms`]).
+    pub wake_steady_ms: Option<u64>,
     /// Close the connection and reconnect later, for this reason.
     pub close_connection: Option<String>,
 }

@@ -95,9 +95,10 @@ pub use event::{
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 #[doc(hidden)]
 pub use invariants::LogMark;
-pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
+pub use io::{CommandId, DocFn, Input, Moment, Output, Read, ReadId, Row, WriteBatch};
 pub use pause::{Pause, PauseChange, PauseInfo, Ways};
 pub use policy::PolicyChange;
+pub use presence::{Attended, AttendeeId};
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
 pub use revocation::{RevocationInfo, RevokedGroup, RevokedStage};
 pub use settled::UnderWay;

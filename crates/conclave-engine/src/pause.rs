@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_proto::{DocumentId, GroupId, UnixMs};
+use conclave_proto::{DocumentId, GroupId, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
@@ -15,7 +15,7 @@ use crate::cx::Cx;
 use crate::document::{Doc, Reread};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::finding::FindingKind;
+use crate::finding::{About, End, FindingKind};
 use crate::group::{Group, Whole};
 use crate::io::{CommandId, Row};
 use crate::keys;
@@ -324,7 +324,8 @@ impl Cx {
         self.reply(command, Ok(Reply::Pause(info)));
     }
 
-    /// What is paused of all documents has changed. Sending is a matter of those of which something waits; what is written in others follows the pause then.
+    /// What is paused of all documents has changed. Sending is a matter of those of which something waits, or in which something is shown; what is written in
+    /// others follows the pause then.
     pub(crate) fn pauses_changed(&mut self, whole: &mut Whole, receiving: bool) {
         let group = &whole.group;
         let ids: BTreeSet<DocumentId> = match receiving {
@@ -332,7 +333,10 @@ impl Cx {
                 let listed = group.state().documents.keys();
                 listed.chain(group.documents.keys()).copied().collect()
             }
-            false => self.unsent.of_group(group.id).collect(),
+            false => {
+                let shown = self.presence.of_group(group.id);
+                self.unsent.of_group(group.id).chain(shown).collect()
+            }
         };
         self.pause_changed(whole, ids);
     }
@@ -350,15 +354,13 @@ impl Cx {
         }
     }
 
-    /// A document is not received any more: those who see this device in it are told before.
+    /// A document is not received any more.
     fn close_paused(&mut self, whole: &mut Whole, id: DocumentId) {
         let group = whole.group.id;
-        match whole.docs.get(&id) {
-            Some(DocSlot::Hot(doc)) => self.say_goodbye(&whole.group, doc),
-            Some(DocSlot::Loading(_)) if !whole.group.is_local(&id) => {
-                self.give_up(whole, id, &EngineError::Paused);
-            }
-            _ => {}
+        if let Some(DocSlot::Loading(_)) = whole.docs.get(&id)
+            && !whole.group.is_local(&id)
+        {
+            self.give_up(whole, id, &EngineError::Paused);
         }
         if self.link.document(group, id).is_some() {
             self.close_document(group, id);
@@ -391,6 +393,26 @@ impl Cx {
         let kept = doc.document.keep_drafts(keep, open.map(|it| &it.session));
         if kept.is_err() {
             doc.reread = Some(Reread::Failed);
+        }
+    }
+
+    /// What was written while receiving is paused is looked at when the document's log is here. That it can go to nobody any more is told as soon as the
+    /// group's log says so.
+    pub(crate) fn tell_barred_drafts(&mut self, group: &Group) {
+        let state = group.state();
+        let may_write = state.role_of(&self.device.id()) >= Some(Role::Editor);
+        let drafts = self.unsent.of_group(group.id);
+        let drafts = drafts.filter(|id| self.unsent.get(&group.id, id).drafts > 0);
+        let drafts: Vec<DocumentId> = drafts.collect();
+        for id in drafts {
+            let entry = state.documents.get(&id);
+            let is_closed = entry.is_some_and(|entry| entry.closed.is_some());
+            let about = About::Document(group.id, id);
+            if may_write && !is_closed {
+                self.ended(about, End::Welcome);
+            } else if self.is_receive_paused(group.id, id) && !self.is_told(about, End::Welcome) {
+                self.finding(group.id, Some(id), FindingKind::DraftsBarred, None);
+            }
         }
     }
 

@@ -13,7 +13,8 @@ use crate::command::Command;
 use crate::document::Work;
 use crate::engine::Engine;
 use crate::event::Told;
-use crate::io::{CommandId, Input, Output, Read, Row, WriteBatch};
+use crate::io::{CommandId, Input, Moment, Output, Read, Row, WriteBatch};
+use crate::presence::Attended;
 
 /// Where a device's rows are kept.
 pub trait Rows {
@@ -64,6 +65,9 @@ pub struct Shell {
     work: VecDeque<Work>,
     fleeting: Vec<ClientFrame>,
     wake_at: Option<UnixMs>,
+    wake_steady_ms: Option<u64>,
+    /// When the engine was last told the time.
+    told: Option<Moment>,
     commands: u64,
 }
 
@@ -79,6 +83,8 @@ impl Shell {
             work: VecDeque::new(),
             fleeting: Vec::new(),
             wake_at: None,
+            wake_steady_ms: None,
+            told: None,
             commands: 0,
         };
         shell.keep(first);
@@ -107,8 +113,28 @@ impl Shell {
         *self = fresh;
     }
 
+    /// What is wanted of documents' presence outlives an engine that has to be made anew: nothing of it was ever stored.
+    #[must_use]
+    pub fn take_attendance(&mut self) -> Attended {
+        self.engine.take_attendance()
+    }
+
+    /// See [`Engine::end_presence`].
+    #[must_use]
+    pub fn end_presence(&mut self) -> Vec<ClientFrame> {
+        self.engine.end_presence()
+    }
+
+    /// The engine goes on with what another one was wanted for.
+    pub fn attend(&mut self, attended: Attended) {
+        let output = self.engine.attend(attended);
+        self.keep(output);
+    }
+
     /// One transition.
-    pub fn handle(&mut self, now: UnixMs, input: Input) {
+    pub fn handle(&mut self, now: impl Into<Moment>, input: Input) {
+        let now = now.into();
+        self.told = Some(now);
         if matches!(input, Input::ConnectionUp { .. } | Input::ConnectionDown) {
             // What was meant for the last connection must not reach the next one.
             self.unreleased.sends.clear();
@@ -120,7 +146,7 @@ impl Shell {
     }
 
     /// Gives the engine a command, under a number of its own that its reply will name.
-    pub fn command(&mut self, now: UnixMs, command: Command) -> CommandId {
+    pub fn command(&mut self, now: impl Into<Moment>, command: Command) -> CommandId {
         self.commands = self.commands.saturating_add(1);
         let id = CommandId(self.commands);
         self.handle(now, Input::Command { id, command });
@@ -128,17 +154,32 @@ impl Shell {
     }
 
     /// Wakes the engine, if it is time.
-    pub fn wake(&mut self, now: UnixMs) {
-        if self.wake_at.is_some_and(|at| at <= now) {
+    pub fn wake(&mut self, now: impl Into<Moment>) {
+        let now = now.into();
+        if self.wake_in_ms(now) == Some(0) {
             self.wake_at = None;
+            self.wake_steady_ms = None;
             self.handle(now, Input::Timer);
         }
     }
 
-    /// When the engine wants to be woken.
+    /// In how many milliseconds the engine wants to be woken.
+    #[must_use]
+    pub fn wake_in_ms(&self, now: impl Into<Moment>) -> Option<u64> {
+        let now = now.into();
+        let wall = self.wake_at.map(|at| at.since_ms(now.wall));
+        let steady = self
+            .wake_steady_ms
+            .map(|ms| ms.saturating_sub(now.steady_ms));
+        wall.into_iter().chain(steady).min()
+    }
+
+    /// When the engine wants to be woken, by the wall clock as it was when it was last told the time: for a shell whose time is made up.
     #[must_use]
     pub fn wake_at(&self) -> Option<UnixMs> {
-        self.wake_at
+        let steady = self.wake_steady_ms.zip(self.told);
+        let steady = steady.map(|(ms, told)| told.wall.plus_ms(ms.saturating_sub(told.steady_ms)));
+        self.wake_at.into_iter().chain(steady).min()
     }
 
     /// Whether the engine waits for rows.
@@ -175,7 +216,11 @@ impl Shell {
     ///
     /// # Errors
     /// When they cannot be read; the engine goes on waiting.
-    pub async fn load<R: Rows>(&mut self, now: UnixMs, rows: &mut R) -> Result<bool, R::Error> {
+    pub async fn load<R: Rows>(
+        &mut self,
+        now: impl Into<Moment>,
+        rows: &mut R,
+    ) -> Result<bool, R::Error> {
         let Some(read) = self.reads.front() else {
             return Ok(false);
         };
@@ -224,5 +269,6 @@ impl Shell {
         self.reads.extend(output.reads);
         self.work.extend(output.work);
         self.wake_at = output.wake_at;
+        self.wake_steady_ms = output.wake_steady_ms;
     }
 }

@@ -25,8 +25,6 @@ pub(crate) enum TimerKind {
     OwnList,
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
-    /// Something of a document's presence.
-    Presence(GroupId, DocumentId),
     /// Say in a group what the service showed here.
     Beat(GroupId),
     /// Look into what the service showed others in a group, and not here.
@@ -102,7 +100,6 @@ impl TimerKind {
             | Self::NextOpen
             | Self::Lists
             | Self::OwnList
-            | Self::Presence(..)
             | Self::Beat(_)
             | Self::Heads(_) => true,
             Self::Document(_, _, what) => match what {

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::cx::Cx;
 use crate::document::Doc;
 use crate::error::EngineError;
+use crate::finding::{About, End};
 use crate::group::{DocRow, Group};
 use crate::keys;
+use crate::timers::earlier;
 
 /// What of a document waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +100,20 @@ impl Cx {
             since: (drafts > 0).then_some(since),
             told: before.told && drafts > 0,
         };
+        if before.drafts > 0 && drafts == 0 {
+            self.ended(About::Document(group.id, doc.id), End::Welcome);
+        }
         self.set_unsent(&group.id, &doc.id, now);
         self.tell_drafts(group.id, doc.id);
+    }
+
+    /// The clock was set back by so much: what rests here has rested as long as before.
+    pub(crate) fn move_drafts_back(&mut self, by_ms: u64) {
+        let waiting: Vec<_> = self.unsent.documents().map(|(of, it)| (*of, *it)).collect();
+        for ((group, document), unsent) in waiting {
+            let since = unsent.since.map(|since| earlier(since, by_ms));
+            self.set_unsent(&group, &document, Unsent { since, ..unsent });
+        }
     }
 
     pub(crate) fn set_unsent(&mut self, group: &GroupId, document: &DocumentId, now: Unsent) {

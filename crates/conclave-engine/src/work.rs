@@ -21,6 +21,7 @@ use crate::io::{CommandId, Row};
 use crate::life::BECAME_NEW;
 use crate::link::GroupPending;
 use crate::pause::PauseChange;
+use crate::presence::AttendeeId;
 use crate::print::Hidden;
 use crate::rescue::{PartingRow, RescueCause};
 use crate::slot::Awaited;
@@ -87,6 +88,8 @@ pub(crate) enum GroupWork {
         /// Whether it is about receiving too.
         receiving: bool,
     },
+    /// Something is wanted of a document's presence, since before this engine was made.
+    AttendAgain(DocumentId),
     /// Records were declared void.
     Voided,
     /// A record was at which work on this document was stuck.
@@ -148,10 +151,12 @@ pub(crate) enum GroupCommand {
     },
     ShowPresence {
         document: DocumentId,
+        whose: AttendeeId,
         showing: Option<Showing>,
     },
     WatchPresence {
         document: DocumentId,
+        whose: AttendeeId,
         watch: bool,
     },
     Rejoin,
@@ -253,6 +258,7 @@ impl Cx {
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
             GroupWork::PauseChanged { receiving } => self.pauses_changed(whole, receiving),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
+            GroupWork::AttendAgain(document) => self.attend_again(whole, document),
             GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
             GroupWork::Freed(document) => self.freed(whole, document),
             GroupWork::Closed { document, by } => self.document_closed(whole, document, by),
@@ -360,12 +366,16 @@ impl Cx {
             GroupCommand::Pause { document, change } => {
                 self.pause_document(whole, id, document, change);
             }
-            GroupCommand::ShowPresence { document, showing } => {
-                self.show_presence(whole, document, id, showing);
-            }
-            GroupCommand::WatchPresence { document, watch } => {
-                self.watch_presence(whole, document, id, watch);
-            }
+            GroupCommand::ShowPresence {
+                document,
+                whose,
+                showing,
+            } => self.show_presence(whole, document, id, whose, showing),
+            GroupCommand::WatchPresence {
+                document,
+                whose,
+                watch,
+            } => self.watch_presence(whole, document, id, whose, watch),
             GroupCommand::Rejoin => self.rejoin(id, group),
             GroupCommand::ReAdd { user, device } => self.readd(id, group, user, device),
             GroupCommand::WithDirectory(what) => self.with_directory(whole, id, what),

@@ -32,4 +32,4 @@ mod room;
 
 pub use beat::{Beats, Heard, Pulse};
 pub use message::{Refused, open, seal, seal_with_nonce};
-pub use room::{Change, Held, Here, Room, Step, TooLong, View};
+pub use room::{Change, Held, Here, Room, StateId, Step, TooLong, View};

@@ -5,7 +5,8 @@ use conclave_identity::{DeviceKey, SignatureKey};
 use conclave_proto::codec::encode;
 use conclave_proto::limits::{PRESENCE_BYTES, PRESENCE_PADDING_BYTES};
 use conclave_proto::presence::{
-    PRESENCE_LABEL, PresenceContent, PresenceHeader, PresenceItem, presence_core,
+    PRESENCE_LABEL, PresenceBody, PresenceContent, PresenceHeader, PresenceItem, Shown,
+    presence_core,
 };
 use conclave_proto::record::Sealed;
 use rand_core::CryptoRngCore;
@@ -118,7 +119,12 @@ pub fn open(
     })?;
     let content =
         PresenceContent::tls_deserialize_exact_bytes(&payload).map_err(|_| Refused::Malformed)?;
-    if content.session == header.session {
+    let shown = match &content.body {
+        PresenceBody::Reply { now, .. } | PresenceBody::Answer { now, .. } => Some(now),
+        PresenceBody::State(shown) => Some(shown),
+        PresenceBody::Hello { .. } | PresenceBody::Gone => None,
+    };
+    if content.session == header.session && shown.is_none_or(Shown::is_well_formed) {
         Ok(content)
     } else {
         Err(Refused::Malformed)

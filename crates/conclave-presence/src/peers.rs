@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_proto::presence::Shown;
+use conclave_proto::presence::{Shown, ShownState};
 use conclave_proto::{Author, DeviceId, SessionId};
+
+use crate::room::{Change, StateId};
 
 /// Without a message for so long a peer is no longer shown, in milliseconds.
 pub(crate) const EXPIRY_MS: u64 = 30_000;
@@ -68,8 +70,8 @@ pub(crate) struct Ask {
 /// What became due of an author.
 pub(crate) enum Due {
     Ask(Ask),
-    /// It is no longer shown.
-    Expired,
+    /// What it showed is no longer shown.
+    Expired(Vec<Change>),
 }
 
 #[derive(Default)]
@@ -99,9 +101,9 @@ impl Peers {
         highest.is_none_or(|highest| counter > highest) || crate::broken("presence-replay")
     }
 
-    /// Takes note of a message that is its author's. Returns an author that was shown and had to be forgotten for it.
-    pub(crate) fn heard(&mut self, author: Author, counter: u64) -> Option<Author> {
-        let mut forgotten = None;
+    /// Takes note of a message that is its author's. Returns what had to be forgotten for it of another that was shown.
+    pub(crate) fn heard(&mut self, author: Author, counter: u64) -> Vec<Change> {
+        let mut forgotten = Vec::new();
         if !self.peers.contains_key(&author) {
             forgotten = self.make_room(&author.device);
             self.devices
@@ -115,20 +117,22 @@ impl Peers {
     }
 
     /// A device that draws ever new instances is forgotten in part; others are not.
-    fn make_room(&mut self, device: &DeviceId) -> Option<Author> {
-        let known = self.devices.get(device)?;
-        if known.authors.len() < INSTANCES {
-            return None;
-        }
+    fn make_room(&mut self, device: &DeviceId) -> Vec<Change> {
+        let known = self.devices.get(device);
+        let Some(known) = known.filter(|known| known.authors.len() >= INSTANCES) else {
+            return Vec::new();
+        };
         let idle = known
             .authors
             .iter()
             .find(|author| !self.peers.get(author).is_some_and(Peer::is_there));
-        let author = idle.or(known.authors.first()).copied()?;
-        self.forget(&author).then_some(author)
+        match idle.or(known.authors.first()).copied() {
+            Some(author) => self.forget(&author),
+            None => Vec::new(),
+        }
     }
 
-    fn forget(&mut self, author: &Author) -> bool {
+    fn forget(&mut self, author: &Author) -> Vec<Change> {
         let was = self.peers.remove(author);
         if let Some(ms) = self.due_of.remove(author) {
             self.due.remove(&(ms, *author));
@@ -136,7 +140,8 @@ impl Peers {
         if let Some(device) = self.devices.get_mut(&author.device) {
             device.authors.remove(author);
         }
-        was.is_some_and(|peer| peer.shown().is_some())
+        let proven = was.and_then(|peer| peer.proven);
+        proven.map_or_else(Vec::new, |proven| proven.gone(*author))
     }
 
     /// A session says that it begins, or asks again.
@@ -204,49 +209,55 @@ impl Peers {
         true
     }
 
-    /// A session has sent back this one's nonce. Returns whether what is shown of its author has changed.
+    /// A session has sent back this one's nonce. Returns what has changed of what is shown of its author.
     pub(crate) fn prove(
         &mut self,
         author: Author,
         session: SessionId,
         shown: Shown,
         now_ms: u64,
-    ) -> bool {
+    ) -> Vec<Change> {
         let Some(peer) = self.peers.get_mut(&author) else {
-            return false;
+            return Vec::new();
         };
         peer.asking = None;
-        let before = peer.proven.replace(Proven {
+        let now = Proven {
             session,
-            shown: shown.clone(),
+            shown,
             heard_ms: now_ms,
-        });
-        let before = before.map(|proven| proven.shown);
+        };
+        let changes = now.after(author, peer.proven.as_ref());
+        peer.proven = Some(now);
         self.schedule(author, now_ms.saturating_add(EXPIRY_MS));
-        before.unwrap_or_default() != shown
+        changes
     }
 
-    /// A session that has proven itself shows something. `None` where it has not.
+    /// A session that has proven itself shows something. Returns what has changed; `None` where it has not proven itself.
     pub(crate) fn show(
         &mut self,
         author: Author,
         session: SessionId,
         shown: Shown,
         now_ms: u64,
-    ) -> Option<bool> {
+    ) -> Option<Vec<Change>> {
         let peer = self.peers.get_mut(&author)?;
         // Breakage: whoever is a member is believed to be there.
         if peer.proven.is_none() && crate::broken("presence-unproven") {
             return Some(self.prove(author, session, shown, now_ms));
         }
-        let proven = peer.proven.as_mut().filter(|it| it.session == session)?;
-        proven.heard_ms = now_ms;
-        let was = std::mem::replace(&mut proven.shown, shown);
-        Some(was != proven.shown)
+        let before = peer.proven.as_mut().filter(|it| it.session == session)?;
+        let now = Proven {
+            session,
+            shown,
+            heard_ms: now_ms,
+        };
+        let changes = now.after(author, Some(before));
+        *before = now;
+        Some(changes)
     }
 
     /// The next that is due, once its time has come.
-    pub(crate) fn next_due(&mut self, now_ms: u64) -> Option<(Author, Due)> {
+    pub(crate) fn next_due(&mut self, now_ms: u64) -> Option<Due> {
         loop {
             let (ms, author) = *self.due.first().filter(|(ms, _)| *ms <= now_ms)?;
             self.due.remove(&(ms, author));
@@ -255,8 +266,8 @@ impl Peers {
             if let Some(next_ms) = next_ms {
                 self.schedule(author, next_ms);
             }
-            if let Some(due) = due {
-                return Some((author, due));
+            if due.is_some() {
+                return due;
             }
         }
     }
@@ -273,9 +284,8 @@ impl Peers {
             .is_some_and(|it| it.heard_ms.saturating_add(EXPIRY_MS) <= now_ms)
         {
             let was = peer.proven.take();
-            due = was
-                .is_some_and(|proven| !proven.shown.value.is_empty())
-                .then_some(Due::Expired);
+            let gone = was.map(|proven| proven.gone(*author));
+            due = gone.filter(|gone| !gone.is_empty()).map(Due::Expired);
         }
         if let Some(asking) = &mut peer.asking {
             if asking.until_ms <= now_ms {
@@ -318,8 +328,8 @@ impl Peers {
         self.due.first().map(|(ms, _)| *ms)
     }
 
-    /// Forgets those whose device is no member any more, and names those of them that were shown.
-    pub(crate) fn keep_members(&mut self, is_member: impl Fn(&DeviceId) -> bool) -> Vec<Author> {
+    /// Forgets those whose device is no member any more, and says what was shown of them.
+    pub(crate) fn keep_members(&mut self, is_member: impl Fn(&DeviceId) -> bool) -> Vec<Change> {
         let gone: Vec<DeviceId> = self
             .devices
             .keys()
@@ -330,9 +340,7 @@ impl Peers {
         for device in gone {
             let authors = self.devices.remove(&device).unwrap_or_default().authors;
             for author in authors {
-                if self.forget(&author) {
-                    shown.push(author);
-                }
+                shown.extend(self.forget(&author));
             }
         }
         shown
@@ -343,11 +351,14 @@ impl Peers {
         peer.proven.as_ref().map(|proven| proven.session)
     }
 
-    /// Those that show something.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = (Author, &Shown)> {
-        self.peers
-            .iter()
-            .filter_map(|(author, peer)| Some((*author, peer.shown()?)))
+    /// What is shown.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (StateId, &ShownState)> {
+        let proven = self.peers.iter();
+        let proven = proven.filter_map(|(author, peer)| Some((author, peer.proven.as_ref()?)));
+        proven.flat_map(|(author, proven)| {
+            let states = proven.shown.states.iter();
+            states.map(|state| (proven.id(*author, state), state))
+        })
     }
 }
 
@@ -355,9 +366,43 @@ impl Peer {
     fn is_there(&self) -> bool {
         self.proven.is_some() || self.asking.is_some()
     }
+}
 
-    fn shown(&self) -> Option<&Shown> {
-        let proven = self.proven.as_ref()?;
-        (!proven.shown.value.is_empty()).then_some(&proven.shown)
+impl Proven {
+    fn id(&self, author: Author, state: &ShownState) -> StateId {
+        StateId {
+            author,
+            session: self.session,
+            index: state.index,
+        }
+    }
+
+    fn at(&self, index: u8) -> Option<&ShownState> {
+        self.shown.states.iter().find(|state| state.index == index)
+    }
+
+    /// Nothing of it is shown any more.
+    fn gone(&self, author: Author) -> Vec<Change> {
+        let states = self.shown.states.iter();
+        states
+            .map(|state| Change::Gone(self.id(author, state)))
+            .collect()
+    }
+
+    /// What is different from before. What another session shows at an index takes the place of what was there.
+    fn after(&self, author: Author, before: Option<&Self>) -> Vec<Change> {
+        let gone = before.into_iter().flat_map(|before| {
+            let states = before.shown.states.iter();
+            let gone = states.filter(|state| self.at(state.index).is_none());
+            gone.map(|state| Change::Gone(before.id(author, state)))
+        });
+        let mut changes: Vec<Change> = gone.collect();
+        for state in &self.shown.states {
+            let same = before.filter(|before| before.session == self.session);
+            if same.and_then(|before| before.at(state.index)) != Some(state) {
+                changes.push(Change::Shows(self.id(author, state), state.clone()));
+            }
+        }
+        changes
     }
 }

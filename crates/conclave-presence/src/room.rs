@@ -7,6 +7,7 @@ use conclave_identity::{DeviceKey, SignatureKey};
 use conclave_proto::limits::{PRESENCE_BYTES, SHOWN_BYTES};
 use conclave_proto::presence::{
     PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, PresenceItem, Shown,
+    ShownState,
 };
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Head, SessionId};
 use rand_core::CryptoRngCore;
@@ -79,16 +80,27 @@ impl Step {
     }
 }
 
+/// One of the states that somebody shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateId {
+    /// Who.
+    pub author: Author,
+    /// Their session. What a later one shows at the same index takes the place of what was there.
+    pub session: SessionId,
+    /// Which of the session's states.
+    pub index: u8,
+}
+
 /// A difference in what others show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// An author shows this.
-    Shows(Author, Shown),
-    /// An author shows nothing any more.
-    Gone(Author),
+    /// This is shown.
+    Shows(StateId, ShownState),
+    /// It is not shown any more.
+    Gone(StateId),
 }
 
-/// What is to be shown has more than [`SHOWN_BYTES`].
+/// What is to be shown has more than [`SHOWN_BYTES`] or [`SHOWN_STATES`](conclave_proto::limits::SHOWN_STATES), or empty ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at most {SHOWN_BYTES} bytes can be shown")]
 pub struct TooLong;
@@ -98,6 +110,8 @@ pub struct TooLong;
 struct Own {
     /// Empty while nothing is shown.
     shown: Shown,
+    /// When all are greeted, in milliseconds: nothing is said to all before.
+    greets_ms: Option<u64>,
     /// When it is said next, in milliseconds.
     due_ms: Option<u64>,
     /// When something was said to all last, in milliseconds.
@@ -172,7 +186,7 @@ impl Room {
     }
 
     /// What others show.
-    pub fn others(&self) -> impl Iterator<Item = (Author, &Shown)> {
+    pub fn others(&self) -> impl Iterator<Item = (StateId, &ShownState)> {
         self.peers.shown()
     }
 
@@ -183,21 +197,28 @@ impl Room {
         self.peers
             .due_ms()
             .into_iter()
-            .chain(self.own.due_ms)
+            .chain(self.own.greets_ms.or(self.own.due_ms))
             .chain(waiting)
             .min()
     }
 
-    /// Asks all who is there.
+    /// Asks all who is there, once `wait_ms` have passed: whoever comes back into many documents, or with many others, asks in all of them at
+    /// different times.
     #[must_use]
-    pub fn join(&mut self, here: &mut Here<'_>) -> Step {
+    pub fn join(&mut self, wait_ms: u64, here: &mut Here<'_>) -> Step {
+        self.own.greets_ms = Some(here.now_ms.saturating_add(wait_ms));
+        self.tick(here)
+    }
+
+    fn greet(&mut self, here: &mut Here<'_>, step: &mut Step) {
+        self.own.greets_ms = None;
         let nonce = self.nonce;
-        let mut step = Step::default();
-        self.say(PresenceBody::Hello { nonce }, None, here, &mut step);
+        self.say(PresenceBody::Hello { nonce }, None, here, step);
         // The service keeps the newest to all: what follows at once would take the place of the hello.
-        self.own.said_ms = Some(here.now_ms.saturating_add(JITTER_MS));
-        self.own.due_ms = self.heartbeat(here.now_ms);
-        step
+        let said_ms = here.now_ms.saturating_add(JITTER_MS);
+        self.own.said_ms = Some(said_ms);
+        let shows = !self.own.shown.is_empty();
+        self.own.due_ms = shows.then(|| said_ms.saturating_add(PACE_MS));
     }
 
     /// Shows something from now on, or nothing where it is empty. It may have [`SHOWN_BYTES`].
@@ -205,7 +226,7 @@ impl Room {
     /// # Errors
     /// [`TooLong`].
     pub fn show(&mut self, shown: Shown, here: &mut Here<'_>) -> Result<Step, TooLong> {
-        if shown.value.len() > SHOWN_BYTES {
+        if !shown.is_well_formed() {
             return Err(TooLong);
         }
         if self.own.shown != shown {
@@ -230,12 +251,12 @@ impl Room {
         let gone = self
             .peers
             .keep_members(|device| here.view.key_of(device).is_some());
-        if !self.own.shown.value.is_empty() {
+        if !self.own.shown.is_empty() {
             let soon_ms = here.now_ms.saturating_add(jitter(here, NEW_EPOCH_MS));
             self.own.due_ms = Some(self.own.due_ms.map_or(soon_ms, |ms| ms.min(soon_ms)));
         }
         let mut step = self.look_again(here);
-        step.changes.extend(gone.into_iter().map(Change::Gone));
+        step.changes.extend(gone);
         step
     }
 
@@ -285,9 +306,9 @@ impl Room {
     #[must_use]
     pub fn tick(&mut self, here: &mut Here<'_>) -> Step {
         let mut step = Step::default();
-        while let Some((author, due)) = self.peers.next_due(here.now_ms) {
+        while let Some(due) = self.peers.next_due(here.now_ms) {
             match due {
-                Due::Expired => step.changes.push(Change::Gone(author)),
+                Due::Expired(gone) => step.changes.extend(gone),
                 Due::Ask(ask) => {
                     let nonce = self.nonce;
                     let body = match ask.nonce {
@@ -302,8 +323,12 @@ impl Room {
                 }
             }
         }
-        if self.own.due_ms.is_some_and(|due_ms| due_ms <= here.now_ms) {
-            let body = match self.own.shown.value.is_empty() {
+        if let Some(greets_ms) = self.own.greets_ms {
+            if greets_ms <= here.now_ms {
+                self.greet(here, &mut step);
+            }
+        } else if self.own.due_ms.is_some_and(|due_ms| due_ms <= here.now_ms) {
+            let body = match self.own.shown.is_empty() {
                 true => PresenceBody::Gone,
                 false => PresenceBody::State(self.own.shown.clone()),
             };
@@ -317,7 +342,7 @@ impl Room {
 
     /// When what is shown is said again, if anything is.
     fn heartbeat(&self, now_ms: u64) -> Option<u64> {
-        (!self.own.shown.value.is_empty()).then(|| now_ms.saturating_add(HEARTBEAT_MS))
+        (!self.own.shown.is_empty()).then(|| now_ms.saturating_add(HEARTBEAT_MS))
     }
 
     fn has_room_for(&self, author: &Author) -> bool {
@@ -394,8 +419,8 @@ impl Room {
         } = content;
         let now_ms = here.now_ms;
         let forgotten = self.peers.heard(author, counter);
-        step.changes.extend(forgotten.map(Change::Gone));
-        let changed = match body {
+        step.changes.extend(forgotten);
+        let changes = match body {
             PresenceBody::Hello { nonce } => {
                 let jitter_ms = jitter(here, JITTER_MS);
                 self.peers
@@ -412,32 +437,21 @@ impl Room {
                     };
                     self.say(body, Some(session), here, step);
                 }
-                self.peers
-                    .prove(author, session, now.clone(), now_ms)
-                    .then_some(now)
+                self.peers.prove(author, session, now, now_ms)
             }
             PresenceBody::Answer { echo, now } => {
                 self.is_for_this(to, &echo)?;
-                self.peers
-                    .prove(author, session, now.clone(), now_ms)
-                    .then_some(now)
+                self.peers.prove(author, session, now, now_ms)
             }
             // It is said by itself, in a directory.
             PresenceBody::Beat { .. } => return Err(Refused::Malformed),
             PresenceBody::State(shown) => self.shows(author, session, shown, here),
             PresenceBody::Gone => {
-                let shown = Shown::default();
-                let changed = self.peers.show(author, session, shown.clone(), now_ms);
-                changed.unwrap_or(false).then_some(shown)
+                let gone = self.peers.show(author, session, Shown::default(), now_ms);
+                gone.unwrap_or_default()
             }
         };
-        step.changes.extend(changed.map(|shown| {
-            if shown.value.is_empty() {
-                Change::Gone(author)
-            } else {
-                Change::Shows(author, shown)
-            }
-        }));
+        step.changes.extend(changes);
         Ok(())
     }
 
@@ -448,15 +462,13 @@ impl Room {
         session: SessionId,
         shown: Shown,
         here: &mut Here<'_>,
-    ) -> Option<Shown> {
-        match self.peers.show(author, session, shown.clone(), here.now_ms) {
-            Some(changed) => changed.then_some(shown),
-            None => {
-                let jitter_ms = jitter(here, JITTER_MS);
-                self.peers.unproven(author, session, here.now_ms, jitter_ms);
-                None
-            }
-        }
+    ) -> Vec<Change> {
+        let changes = self.peers.show(author, session, shown, here.now_ms);
+        changes.unwrap_or_else(|| {
+            let jitter_ms = jitter(here, JITTER_MS);
+            self.peers.unproven(author, session, here.now_ms, jitter_ms);
+            Vec::new()
+        })
     }
 
     /// An echo proves something only to the session whose nonce it is.

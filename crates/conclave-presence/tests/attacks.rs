@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::{DOCUMENT, GROUP, Hub, author, device_key, head, keys, shows};
+use common::{DOCUMENT, GROUP, Hub, author, device_key, head, keys, shows, state};
 use conclave_presence::{Refused, open, seal};
 use conclave_proto::presence::{
-    PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, PresenceItem,
+    PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, PresenceItem, Shown,
 };
-use conclave_proto::{Author, DocumentId, InstanceId, SessionId};
+use conclave_proto::{Author, DocumentId, GroupId, InstanceId, SessionId};
 
 fn header(by: Author, session: SessionId, to: Option<SessionId>) -> PresenceHeader {
     PresenceHeader {
@@ -153,14 +153,43 @@ fn every_field_of_the_header_is_bound() {
         let refused = hub.seats[&1].refused.last();
         assert_eq!(refused, Some(&Refused::Commitment), "{what}");
     }
-    // What binds it to the document and the group are the header that the receiver writes itself, and the key.
-    let other = PresenceHeader {
-        document: DocumentId([8; 16]),
-        ..header(author(0), hub.session(0), None)
-    };
-    let moved = forge(&mut hub, &other, 0, 900, PresenceBody::State(shows("x")));
-    hub.deliver(1, author(0), moved);
-    assert_eq!(hub.seats[&1].refused.last(), Some(&Refused::Commitment));
+    // What binds it to the rest is the header that the receiver writes itself.
+    let now = header(author(0), hub.session(0), None);
+    let elsewhere = [
+        PresenceHeader {
+            version: PRESENCE_VERSION + 1,
+            ..now
+        },
+        PresenceHeader {
+            group: GroupId([8; 16]),
+            ..now
+        },
+        PresenceHeader {
+            document: DocumentId([8; 16]),
+            ..now
+        },
+        PresenceHeader { epoch: 0, ..now },
+        PresenceHeader {
+            author: Author {
+                device: author(2).device,
+                ..now.author
+            },
+            ..now
+        },
+    ];
+    for (counter, other) in (900..).zip(elsewhere) {
+        let mut moved = forge(
+            &mut hub,
+            &other,
+            0,
+            counter,
+            PresenceBody::State(shows("x")),
+        );
+        moved.epoch.0 = now.epoch;
+        hub.deliver(1, author(0), moved);
+        let refused = hub.seats[&1].refused.last();
+        assert_eq!(refused, Some(&Refused::Commitment), "{other:?}");
+    }
     hub.deliver(1, author(0), item);
     assert_eq!(hub.sees(1), [(0, "c".to_owned())]);
 }
@@ -405,4 +434,121 @@ fn what_is_too_large_or_of_nobody_waits_for_nothing() {
     let refused = hub.seats[&1].refused.len();
     hub.deliver(1, author(2), item);
     assert_eq!(hub.seats[&1].refused.len(), refused, "it waits");
+}
+
+/// What was said under one epoch is no message of the next, whatever the service writes beside it.
+#[test]
+fn what_was_said_in_one_epoch_is_not_taken_in_the_next() {
+    let mut hub = world();
+    let said = hub.tape.clone();
+    hub.leave(0, false);
+    hub.wait(40_000);
+    hub.seats.get_mut(&1).unwrap().epoch = 2;
+    let step = hub.at(1, |room, here| room.new_epoch(here));
+    hub.pass(1, step);
+    for (from, item) in said.iter().filter(|(from, _)| *from == author(0)) {
+        hub.deliver(1, *from, item.clone());
+        let refused = hub.seats[&1].refused.last();
+        assert!(matches!(
+            refused,
+            Some(Refused::Epoch | Refused::NotForThis)
+        ));
+        let mut item = item.clone();
+        item.epoch.0 = 2;
+        item.to = None;
+        hub.deliver(1, *from, item);
+        assert_eq!(hub.seats[&1].refused.last(), Some(&Refused::Commitment));
+    }
+    assert!(hub.sees(1).is_empty());
+}
+
+/// The counter is sealed: nobody who passes it on can raise it. And it rises over all sessions of an author: one that is lower is none.
+#[test]
+fn a_counter_that_does_not_rise_is_not_taken_in_any_session() {
+    let mut hub = world();
+    let at = hub.seats[&0].room.counter();
+    let session = hub.session(0);
+    for (session, counter, refused) in [
+        (session, 0, Some(Refused::Replayed)),
+        (session, at - 1, Some(Refused::Replayed)),
+        (SessionId([9; 16]), at - 1, Some(Refused::Replayed)),
+        (session, at, None),
+        (session, at, Some(Refused::Replayed)),
+        (session, u64::MAX, None),
+        (session, at + 1, Some(Refused::Replayed)),
+    ] {
+        hub.seats.get_mut(&1).unwrap().refused.clear();
+        let body = PresenceBody::State(shows(&format!("{counter}")));
+        let item = forge(
+            &mut hub,
+            &header(author(0), session, None),
+            0,
+            counter,
+            body,
+        );
+        hub.deliver(1, author(0), item);
+        let got = hub.seats[&1].refused.last().copied();
+        assert_eq!(got, refused, "{counter}");
+    }
+    assert_eq!(hub.sees(1), [(0, u64::MAX.to_string())]);
+}
+
+/// Every bit of what is sealed, and of what seals it.
+#[test]
+fn what_is_changed_on_the_way_is_not_taken() {
+    let mut hub = world();
+    let item = hub
+        .at(0, |room, here| room.show(shows("c"), here))
+        .unwrap()
+        .send[0]
+        .clone();
+    for (what, refused) in [
+        ("nonce", Refused::Commitment),
+        ("ciphertext", Refused::Open),
+        ("tag", Refused::Commitment),
+        ("commitment", Refused::Commitment),
+        ("signature", Refused::Signature),
+    ] {
+        let mut changed = item.clone();
+        let sealed = &mut changed.sealed;
+        match what {
+            "nonce" => sealed.nonce[0] ^= 1,
+            "ciphertext" => {
+                let mut bytes = sealed.ciphertext.as_slice().to_vec();
+                bytes[0] ^= 1;
+                sealed.ciphertext = bytes.into();
+            }
+            "tag" => sealed.tag[0] ^= 1,
+            "commitment" => sealed.commitment[0] ^= 1,
+            _ => sealed.signature[0] ^= 1,
+        }
+        hub.deliver(1, author(0), changed);
+        assert_eq!(hub.seats[&1].refused.last(), Some(&refused), "{what}");
+    }
+    assert_eq!(hub.sees(1), [(0, "a".to_owned())]);
+    hub.deliver(1, author(0), item);
+    assert_eq!(hub.sees(1), [(0, "c".to_owned())]);
+}
+
+#[test]
+fn what_is_not_in_the_one_form_is_malformed() {
+    let mut hub = world();
+    let session = hub.session(0);
+    let counter = hub.seats[&0].room.counter();
+    for (at, states) in [
+        vec![state(8, "x")],
+        vec![state(1, "x"), state(0, "y")],
+        vec![state(0, "")],
+        (0..9).map(|index| state(index, "x")).collect(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = PresenceBody::State(Shown { states });
+        let header = header(author(0), session, None);
+        let item = forge(&mut hub, &header, 0, counter + at as u64, body);
+        hub.deliver(1, author(0), item);
+        assert_eq!(hub.seats[&1].refused.last(), Some(&Refused::Malformed));
+    }
+    assert_eq!(hub.sees(1), [(0, "a".to_owned())]);
 }

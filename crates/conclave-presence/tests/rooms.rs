@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{Hub, author, shows};
+use common::{Hub, author, shows, state};
 use conclave_presence::{Change, TooLong};
-use conclave_proto::limits::SHOWN_BYTES;
+use conclave_proto::limits::{SHOWN_BYTES, SHOWN_STATES};
+use conclave_proto::presence::Shown;
 
 fn says(of: usize, text: &str) -> (usize, String) {
     (of, text.to_owned())
@@ -77,8 +78,9 @@ fn what_is_shown_changes_is_cleared_and_comes_back_without_another_proof() {
     hub.show(0, "c");
     hub.wait(1_000);
     assert_eq!(hub.tape.len(), sent + 1);
-    let shows = |text| Change::Shows(author(0), shows(text));
-    let gone = Change::Gone(author(0));
+    let id = hub.id(0, 0);
+    let shows = |text| Change::Shows(id, state(0, text));
+    let gone = Change::Gone(id);
     assert_eq!(
         hub.seats[&1].changes,
         [shows("a"), shows("b"), gone, shows("c")]
@@ -106,6 +108,7 @@ fn one_who_leaves_is_gone_at_once_and_one_who_is_cut_off_after_thirty_seconds() 
     hub.show(0, "a");
     hub.show(1, "b");
     hub.wait(1_000);
+    let id = hub.id(1, 0);
     hub.leave(0, true);
     assert_eq!(hub.sees(2), [says(1, "b")]);
     hub.leave(1, false);
@@ -113,7 +116,7 @@ fn one_who_leaves_is_gone_at_once_and_one_who_is_cut_off_after_thirty_seconds() 
     assert_eq!(hub.sees(2), [says(1, "b")]);
     hub.wait(2_000);
     assert!(hub.sees(2).is_empty());
-    assert_eq!(hub.seats[&2].changes.last(), Some(&Change::Gone(author(1))));
+    assert_eq!(hub.seats[&2].changes.last(), Some(&Change::Gone(id)));
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn who_stays_is_shown_for_as_long_as_he_stays() {
     hub.show(0, "a");
     hub.wait(600_000);
     assert_eq!(hub.sees(1), [says(0, "a")]);
-    let shows = Change::Shows(author(0), shows("a"));
+    let shows = Change::Shows(hub.id(0, 0), state(0, "a"));
     assert_eq!(hub.seats[&1].changes, [shows], "told once");
 }
 
@@ -229,4 +232,124 @@ fn more_than_fits_is_not_shown() {
     hub.sit(1, 2, 50);
     hub.wait(1_000);
     assert_eq!(hub.sees(1), [says(0, &most)]);
+}
+
+fn several(states: &[(u8, &str)]) -> Shown {
+    let states = states.iter().map(|(index, text)| state(*index, text));
+    Shown {
+        states: states.collect(),
+    }
+}
+
+#[test]
+fn a_session_shows_several_states_and_each_is_told_by_itself() {
+    let mut hub = Hub::of(2, &[0, 1]);
+    hub.wait(1_000);
+    for states in [
+        &[(0, "one"), (3, "two")][..],
+        &[(0, "one"), (3, "three")],
+        &[(3, "three")],
+        &[],
+    ] {
+        let step = hub.at(0, |room, here| room.show(several(states), here));
+        hub.pass(0, step.unwrap());
+        hub.wait(1_000);
+        let seen: Vec<_> = states.iter().map(|(_, text)| says(0, text)).collect();
+        assert_eq!(hub.sees(1), seen);
+    }
+    let shows = |index, text| Change::Shows(hub.id(0, index), state(index, text));
+    let gone = |index| Change::Gone(hub.id(0, index));
+    assert_eq!(
+        hub.seats[&1].changes,
+        [
+            shows(0, "one"),
+            shows(3, "two"),
+            shows(3, "three"),
+            gone(0),
+            gone(3)
+        ]
+    );
+}
+
+#[test]
+fn what_a_later_session_shows_takes_the_place_of_what_was_there() {
+    let mut hub = Hub::of(2, &[0, 1]);
+    hub.wait(1_000);
+    let before = several(&[(0, "one"), (1, "two")]);
+    let step = hub.at(0, |room, here| room.show(before, here));
+    hub.pass(0, step.unwrap());
+    hub.wait(1_000);
+    let gone = hub.id(0, 1);
+    // Cut off, and back at once.
+    let counter = hub.leave(0, false);
+    hub.seats.get_mut(&1).unwrap().changes.clear();
+    hub.sit(0, 2, counter);
+    hub.show(0, "one");
+    hub.wait(1_000);
+    let id = hub.id(0, 0);
+    let last = hub.seats[&1].changes.last();
+    assert_eq!(last, Some(&Change::Shows(id, state(0, "one"))));
+    assert!(hub.seats[&1].changes.contains(&Change::Gone(gone)));
+    assert_eq!(hub.sees(1), [says(0, "one")]);
+}
+
+#[test]
+fn what_is_shown_has_one_form() {
+    let mut hub = Hub::of(1, &[0]);
+    let most: Vec<(u8, &str)> = (0..8).map(|index| (index, "x")).collect();
+    assert_eq!(most.len(), SHOWN_STATES);
+    assert!(several(&most).is_well_formed());
+    let half = "x".repeat(SHOWN_BYTES / 2 + 1);
+    for bad in [
+        &[(8, "x")][..],
+        &[(1, "x"), (1, "y")],
+        &[(1, "x"), (0, "y")],
+        &[(0, "")],
+        &[(0, &half), (1, &half)],
+    ] {
+        let refused = hub.at(0, |room, here| room.show(several(bad), here).err());
+        assert_eq!(refused, Some(TooLong));
+    }
+}
+
+#[test]
+fn whoever_waits_before_asking_says_nothing_to_all_until_then() {
+    let mut hub = Hub::of(3, &[0, 1]);
+    hub.show(0, "a");
+    hub.wait(1_000);
+    hub.sit(2, 3, 0);
+    let counter = hub.leave(2, true);
+    hub.wait(1_000);
+    hub.enter(2, 3, counter, 5_000);
+    hub.show(2, "late");
+    let sent = hub.tape.len();
+    hub.wait(4_900);
+    assert!(hub.tape[sent..].iter().all(|(from, _)| *from != author(2)));
+    hub.wait(1_100);
+    assert_eq!(hub.sees(2), [says(0, "a")]);
+    assert_eq!(hub.sees(0), [says(2, "late")]);
+}
+
+/// A join among N: each of the others hears it, says what it shows, and hears what the joiner shows.
+#[test]
+fn among_a_hundred_devices_a_join_costs_three_deliveries_for_each() {
+    const N: usize = 100;
+    let mut hub = Hub::new(11);
+    let mut most = 0;
+    for of in 0..N {
+        let before = hub.delivered();
+        hub.sit(of, N, 0);
+        hub.wait(310);
+        let join = hub.delivered() - before;
+        assert_eq!(join, 3 * of, "{of} were there");
+        most = most.max(join);
+    }
+    assert!(most <= 3 * N);
+    for of in 0..N {
+        hub.show(of, "here");
+    }
+    hub.wait(1_000);
+    for of in [0, N / 2, N - 1] {
+        assert_eq!(hub.sees(of).len(), N - 1, "{of}");
+    }
 }

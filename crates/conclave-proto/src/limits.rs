@@ -22,8 +22,10 @@ pub const VERDICT_BYTES: usize = 64 * 1024;
 pub const CARRIED_BYTES: usize = UPDATE_BYTES + 8 * 1024;
 /// Largest sealed payload of a presence message, padding included, in bytes.
 pub const PRESENCE_BYTES: usize = 4096;
-/// Largest value that a session shows of itself, in bytes.
+/// Most that a session shows of itself, in bytes: the values of all its states.
 pub const SHOWN_BYTES: usize = 4000;
+/// Most states that a session shows of itself.
+pub const SHOWN_STATES: usize = 8;
 /// A presence message is padded to a multiple of this, in bytes, whatever the policy asks of records.
 pub const PRESENCE_PADDING_BYTES: u16 = 64;
 /// Largest sealed payload of a snapshot, in bytes.

@@ -9,7 +9,7 @@ use crate::ids::UserId;
 /// Version of the policy encoding.
 pub const POLICY_VERSION: u16 = 1;
 /// Version of the whole protocol that this library speaks.
-pub const PROTOCOL_VERSION: u16 = 11;
+pub const PROTOCOL_VERSION: u16 = 12;
 /// Largest encoded policy in bytes.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
 

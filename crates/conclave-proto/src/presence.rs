@@ -8,6 +8,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::codec::{Bytes, Varint, encode};
 use crate::hash::labelled;
 use crate::ids::{DocumentId, GroupId, Hash, SessionId};
+use crate::limits::{SHOWN_BYTES, SHOWN_STATES};
 use crate::merkle::Head;
 use crate::record::{Author, Sealed};
 use crate::service::SignedHead;
@@ -136,18 +137,52 @@ pub struct BeatHead {
     pub head: SignedHead,
 }
 
-/// What a session shows of itself.
-#[derive(Clone, Default, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+/// What a session shows of itself: a state for each of those on its device that show something, by index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Shown {
-    /// 1 awareness states of Yjs, 2 positions in an Automerge document, 3 the application's own.
+    /// None while nothing is shown. Their indices rise.
+    pub states: Vec<ShownState>,
+}
+
+impl Shown {
+    /// Whether nothing is shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Bytes of all values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.states.iter().map(|state| state.value.len()).sum()
+    }
+
+    /// Whether it is in the one form that it may have: rising indices below [`SHOWN_STATES`], values that are not empty, [`SHOWN_BYTES`] of them at
+    /// most.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        let rises = self.states.is_sorted_by(|one, next| one.index < next.index);
+        let last = self.states.last().map_or(0, |state| state.index);
+        let are_full = self.states.iter().all(|state| !state.value.is_empty());
+        rises && usize::from(last) < SHOWN_STATES && are_full && self.bytes() <= SHOWN_BYTES
+    }
+}
+
+/// One of the states that a session shows.
+#[derive(Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ShownState {
+    /// Which of the session's states it is, as long as it is shown.
+    pub index: u8,
+    /// 1 awareness state of Yjs, 2 positions in an Automerge document, 3 the application's own.
     pub kind: u8,
-    /// In the form of its kind; empty while nothing is shown.
+    /// In the form of its kind.
     pub value: Bytes,
 }
 
-impl std::fmt::Debug for Shown {
+impl std::fmt::Debug for ShownState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shown(kind {}, {} bytes)", self.kind, self.value.len())
+        let Self { index, kind, value } = self;
+        write!(f, "ShownState({index}, kind {kind}, {} bytes)", value.len())
     }
 }
 

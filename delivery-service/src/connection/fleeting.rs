@@ -12,18 +12,54 @@ use crate::limits;
 
 /// What all who have a document open are shown at one time.
 pub(crate) struct Batch {
-    /// The whole of it as one frame.
+    /// In as many frames as it takes.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// One frame of a batch.
+pub(crate) struct Part {
+    /// The frame.
     pub(crate) frame: Bytes,
     /// The messages in it, by device.
     pub(crate) items: Vec<(DeviceId, Bytes)>,
 }
 
+impl Batch {
+    /// Puts encoded messages into frames.
+    pub(crate) fn new(channel: u64, messages: impl IntoIterator<Item = (DeviceId, Bytes)>) -> Self {
+        let mut parts = Vec::new();
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let mut bytes = 0;
+            let mut items = Vec::new();
+            while let Some(item) = messages.next_if(|(_, item)| {
+                items.is_empty() || bytes + item.len() <= limits::PRESENCE_FRAME_BYTES
+            }) {
+                bytes += item.1.len();
+                items.push(item);
+            }
+            let frame = frame(channel, items.iter().map(|(_, item)| item));
+            parts.push(Part { frame, items });
+        }
+        Self { parts }
+    }
+
+    /// What is left of it from a part on.
+    fn rest(&self, from: usize) -> &[Part] {
+        self.parts.get(from..).unwrap_or_default()
+    }
+}
+
 /// What waits of one document.
 enum Waiting {
-    /// One batch, whose frame all connections share.
-    Shared(Arc<Batch>),
+    /// One batch from a part of it on, whose frames all connections share.
+    Shared(Arc<Batch>, usize),
     /// The newest of each device, of several.
     Merged(BTreeMap<DeviceId, Bytes>),
+}
+
+fn bytes_of(parts: &[Part]) -> usize {
+    parts.iter().map(|part| part.frame.len()).sum()
 }
 
 /// What waits for one connection.
@@ -46,21 +82,22 @@ impl Fleeting {
         let waiting = match self.waiting.remove(&channel) {
             None => {
                 self.turns.push_back(channel);
-                self.bytes += batch.frame.len();
-                Waiting::Shared(batch.clone())
+                self.bytes += bytes_of(&batch.parts);
+                Waiting::Shared(batch.clone(), 0)
             }
             Some(before) => {
                 let mut merged = match before {
                     Waiting::Merged(merged) => merged,
-                    Waiting::Shared(before) => {
-                        self.bytes -= before.frame.len();
-                        let items = before.items.iter().cloned();
+                    Waiting::Shared(before, from) => {
+                        let rest = before.rest(from);
+                        self.bytes -= bytes_of(rest);
+                        let items = rest.iter().flat_map(|part| part.items.iter().cloned());
                         let merged: BTreeMap<DeviceId, Bytes> = items.collect();
                         self.bytes += merged.values().map(Bytes::len).sum::<usize>();
                         merged
                     }
                 };
-                for (device, item) in &batch.items {
+                for (device, item) in batch.parts.iter().flat_map(|part| &part.items) {
                     self.bytes += item.len();
                     let before = merged.insert(*device, item.clone());
                     self.bytes -= before.map_or(0, |before| before.len());
@@ -96,7 +133,7 @@ impl Fleeting {
             let Some(channel) = self.turns.pop_front() else {
                 return;
             };
-            self.take(channel);
+            self.drop_all(channel);
         }
     }
 
@@ -106,11 +143,26 @@ impl Fleeting {
         Some(frame)
     }
 
+    fn drop_all(&mut self, channel: u64) {
+        self.bytes -= match self.waiting.remove(&channel) {
+            Some(Waiting::Shared(batch, from)) => bytes_of(batch.rest(from)),
+            Some(Waiting::Merged(merged)) => merged.values().map(Bytes::len).sum(),
+            None => 0,
+        };
+    }
+
+    /// The next frame of a document. What is left of it comes before what came later.
     fn take(&mut self, channel: u64) -> Option<Bytes> {
         match self.waiting.remove(&channel)? {
-            Waiting::Shared(batch) => {
-                self.bytes -= batch.frame.len();
-                Some(batch.frame.clone())
+            Waiting::Shared(batch, from) => {
+                let frame = batch.parts.get(from)?.frame.clone();
+                self.bytes -= frame.len();
+                if from + 1 < batch.parts.len() {
+                    self.turns.push_front(channel);
+                    let rest = Waiting::Shared(batch, from + 1);
+                    self.waiting.insert(channel, rest);
+                }
+                Some(frame)
             }
             Waiting::Merged(merged) => {
                 self.bytes -= merged.values().map(Bytes::len).sum::<usize>();
@@ -149,9 +201,7 @@ mod tests {
     }
 
     fn batch(channel: u64, items: &[(DeviceId, Bytes)]) -> Arc<Batch> {
-        let frame = frame(channel, items.iter().map(|(_, item)| item));
-        let items = items.to_vec();
-        Arc::new(Batch { frame, items })
+        Arc::new(Batch::new(channel, items.iter().cloned()))
     }
 
     #[test]
@@ -161,8 +211,35 @@ mod tests {
         let first = batch(7, &[item(1, b'a'), item(2, b'b')]);
         fleeting.push(7, &first);
         let sent = fleeting.next(true, now).unwrap();
-        assert_eq!(sent.as_ptr(), first.frame.as_ptr());
+        assert_eq!(sent.as_ptr(), first.parts[0].frame.as_ptr());
         assert!(fleeting.next(true, now).is_none());
+    }
+
+    #[test]
+    fn more_than_one_frame_is_shared_too() {
+        let items: Vec<_> = (0..100)
+            .map(|of| (DeviceId([of; 16]), Bytes::from(vec![of; 4096])))
+            .collect();
+        let first = batch(7, &items);
+        assert!(first.parts.len() > 2);
+        let mut fleeting = Fleeting::default();
+        let now = Instant::now();
+        fleeting.push(7, &first);
+        for part in &first.parts {
+            let sent = fleeting.next(true, now).unwrap();
+            assert_eq!(sent.as_ptr(), part.frame.as_ptr());
+        }
+        assert!(fleeting.next(true, now).is_none());
+        assert_eq!(fleeting.bytes, 0);
+        // What has gone of it is not shown again with what follows.
+        fleeting.push(7, &first);
+        fleeting.next(true, now).unwrap();
+        fleeting.push(7, &batch(7, &items[..1]));
+        let rest: usize = first.parts[1..].iter().map(|part| part.items.len()).sum();
+        let Some(Waiting::Merged(merged)) = fleeting.waiting.get(&7) else {
+            panic!("not merged");
+        };
+        assert_eq!(merged.len(), rest + 1);
     }
 
     #[test]
@@ -176,7 +253,7 @@ mod tests {
         assert_eq!(fleeting.bytes, 9);
         let sent = fleeting.next(true, now).unwrap();
         let newest = batch(7, &[item(1, b'z'), item(2, b'z'), item(3, b'c')]);
-        assert_eq!(sent, newest.frame);
+        assert_eq!(sent, newest.parts[0].frame);
         assert_eq!(fleeting.bytes, 0);
         assert!(fleeting.next(true, now).is_none());
     }

@@ -102,21 +102,9 @@ impl Document {
         let mut live = self.live();
         live.presence.due = false;
         let newest = std::mem::take(&mut live.presence.newest);
-        let mut newest = newest.into_iter().peekable();
-        while newest.peek().is_some() {
-            let mut bytes = 0;
-            let mut items = Vec::new();
-            while let Some(item) = newest.next_if(|(_, item)| {
-                items.is_empty() || bytes + item.len() <= limits::PRESENCE_FRAME_BYTES
-            }) {
-                bytes += item.1.len();
-                items.push(item);
-            }
-            let frame = frame(self.number, items.iter().map(|(_, item)| item));
-            let batch = Arc::new(Batch { frame, items });
-            for listener in &live.listeners {
-                listener.conn.outbox.push_fleeting(self.number, &batch);
-            }
+        let batch = Arc::new(Batch::new(self.number, newest));
+        for listener in &live.listeners {
+            listener.conn.outbox.push_fleeting(self.number, &batch);
         }
     }
 }

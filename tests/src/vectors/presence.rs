@@ -8,7 +8,7 @@ use conclave_presence::{open, seal_with_nonce};
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::presence::{
     BeatHead, PRESENCE_LABEL, PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader,
-    Shown, ShownItem, presence_core,
+    Shown, ShownItem, ShownState, presence_core,
 };
 use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, SessionId};
@@ -21,13 +21,16 @@ const OTHER: SessionId = SessionId([0x5f; 16]);
 
 pub(super) fn write(book: &mut Book<'_>) -> Result<()> {
     let now = || {
+        let cursor = br#"{"cursor":{"anchor":{"tname":"text","assoc":0},"head":{"tname":"text","assoc":0}}}"#;
+        let states = [(0, 1, cursor.as_slice()), (2, 3, br#"{"note":"reading"}"#)];
+        let states = states.map(|(index, kind, value)| ShownState {
+            index,
+            kind,
+            value: Bytes::from(value),
+        });
         Shown {
-        kind: 1,
-        value: Bytes::from(
-            br#"[{"cursor":{"anchor":{"tname":"text","assoc":0},"head":{"tname":"text","assoc":0}}}]"#
-                .as_slice(),
-        ),
-    }
+            states: states.into(),
+        }
     };
     let (nonce, echo) = ([0x11; 16], [0x12; 16]);
     let messages = [

@@ -13,7 +13,7 @@ from .identity import SignedDeviceList
 from .merkle import Head
 from .records import DELIVERED, AppendedRecord, Author, Record, RecordHeader, RootWrap
 
-PROTOCOL_VERSION = 11
+PROTOCOL_VERSION = 12
 
 
 class Generation(Struct):

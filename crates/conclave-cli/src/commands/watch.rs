@@ -1,8 +1,10 @@
 //! `doc watch`: changes of others, as they come.
 
+use std::collections::BTreeSet;
+
 use conclave_client::proto::limits::SHOWN_BYTES;
 use conclave_client::proto::record::CloseReason;
-use conclave_client::proto::{DeviceId, GroupId, UserId};
+use conclave_client::proto::{DeviceId, GroupId, InstanceId, UserId};
 use conclave_client::{
     Attendance, Change, DeviceEvent, DocumentInfo, Event, Operation, Outcome, Present, Showing,
     ShowingKind,
@@ -49,6 +51,7 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
         &format!("watching {title}; Ctrl-C ends it"),
         context.global.json,
     );
+    let mut there = There::default();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -88,6 +91,9 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
                 showing,
             })) if attends && (of, document) == (group, info.document) => {
                 let at = place_of(context, group, &info, showing.as_ref()).await;
+                if !there.changed(&who, showing.is_some()) && !context.global.json {
+                    continue;
+                }
                 if print_presence(context, &info, &who, showing.as_ref(), at)? == Reader::Gone {
                     return Ok(Shown::nothing());
                 }
@@ -96,6 +102,7 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
                 group: of,
                 document,
             })) if attends && (of, document) == (group, info.document) => {
+                there = There::default();
                 note("not connected: nobody is seen for now", context.global.json);
             }
             Some(Event::Device(DeviceEvent::DocumentListed {
@@ -115,10 +122,13 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
                     return Ok(Shown::nothing());
                 }
             }
-            Some(Event::Stalled { error }) => note(
-                &format!("note: {}; it is tried again", error.message),
-                context.global.json,
-            ),
+            Some(Event::Stalled { error }) => {
+                there = There::default();
+                note(
+                    &format!("note: {}; it is tried again", error.message),
+                    context.global.json,
+                );
+            }
             Some(Event::Device(DeviceEvent::Finding(found)))
                 if found.group == Some(group) && found.document == Some(info.document) =>
             {
@@ -145,6 +155,26 @@ pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> 
                 }
             }
         }
+    }
+}
+
+/// Whose states are seen. Several of one device are told as one, where it goes.
+#[derive(Default)]
+struct There(BTreeSet<(DeviceId, InstanceId, u8)>);
+
+impl There {
+    /// Takes note of a change. False: something of a device is gone of which other things are still seen.
+    fn changed(&mut self, who: &Present, shows: bool) -> bool {
+        let key = (who.device, who.instance, who.index);
+        if shows {
+            self.0.insert(key);
+            return true;
+        }
+        self.0.remove(&key);
+        let of = |(device, instance, _): &(DeviceId, InstanceId, u8)| {
+            (*device, *instance) == (who.device, who.instance)
+        };
+        !self.0.iter().any(of)
     }
 }
 
@@ -183,7 +213,7 @@ async fn place_of(
 ) -> Option<(usize, usize)> {
     let value: Value = serde_json::from_str(&showing?.value).ok()?;
     let anchor = match showing?.kind {
-        ShowingKind::Awareness => value.get(0)?.get("cursor")?.get("head")?.clone(),
+        ShowingKind::Awareness => value.get("cursor")?.get("head")?.clone(),
         ShowingKind::Positions => value.get("head")?.clone(),
         ShowingKind::Application => return None,
     };

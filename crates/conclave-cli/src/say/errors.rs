@@ -437,6 +437,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "document.attribution_off" => {
             "an admin can have it kept from now on: `conclave group policy set GROUP --attribution on`"
         }
+        "presence.too_many_states" => {
+            "close a window or end a command that shows something in the document, or show nothing in this one"
+        }
         "presence.too_many" => "end watching or showing in some documents",
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"

@@ -52,7 +52,7 @@ impl Actor {
     }
 
     fn trouble(&self, cause: Trouble, pause: Option<Duration>) {
-        let at = now();
+        let at = now().wall;
         let mut is_news = true;
         self.shared.connection.send_modify(|connection| {
             let since = match &*connection {

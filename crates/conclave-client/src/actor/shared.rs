@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, OnceLock};
 
 use conclave_proto::GroupId;
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) close: CancellationToken,
     /// Connections of other processes, which get a moment to hear the end.
     pub(crate) guests: TaskTracker,
+    /// How many have attended to documents' presence: each has a number of its own.
+    pub(crate) attendees: AtomicU64,
     /// The local socket, to be removed before anybody else can open the store.
     pub(crate) socket: Mutex<Option<PathBuf>>,
     pub(super) cause: OnceLock<Error>,
@@ -63,6 +65,7 @@ impl Shared {
             leaving: AtomicBool::new(false),
             close: CancellationToken::new(),
             guests: TaskTracker::new(),
+            attendees: AtomicU64::new(0),
             socket: Mutex::new(None),
             cause: OnceLock::new(),
         }

@@ -2,7 +2,7 @@
 //!
 //! The engine is ahead of the store then, and nothing can take a transition back. So everything that is not durable is dropped: the
 //! engine, which is made again from the store as after a crash; the connection, whose service may have seen a half of something; and the
-//! calls that wait, which get the store's error. Then nothing is done until somebody asks for something or a pause is over, and if there is
+//! calls that wait, which get the store's error. What is wanted of documents' presence stays: it was never stored. Then nothing is done until somebody asks for something or a pause is over, and if there is
 //! no room still, all of this happens again.
 
 use std::time::Duration;
@@ -75,7 +75,9 @@ impl Actor {
         let (mut engine, output) = thread::load(&mut self.store).await?;
         engine.trust_service_clock(self.shell.engine().trusts_service_clock());
         engine.set_lending(Lending::Long);
+        let attended = self.shell.take_attendance();
         self.shell.begin_again(engine, output);
+        self.shell.attend(attended);
         self.pool.forget_waiting();
         for (_, reply) in self.replies.drain() {
             let _ = reply.send(Err(error.clone()));

@@ -16,7 +16,7 @@ async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
         name: "Ana".to_owned(),
         realm: RealmId::ZERO,
     };
-    let (engine, output) = Engine::init(setup, [7; 32], now()).unwrap();
+    let (engine, output) = Engine::init(setup, [7; 32], now().wall).unwrap();
     let passphrase = Zeroizing::new("right".to_owned());
     let unlock = Unlock::Passphrase {
         passphrase,
@@ -85,7 +85,7 @@ async fn when_the_store_fails_nothing_is_sent_or_told() {
         matches!(&error, Error::Store(error) if matches!(**error, StoreError::Database(_))),
         "{error:?}"
     );
-    assert!(sent.try_recv().is_err() && actor.link.backlog.is_empty());
+    assert!(sent.try_recv().is_none() && actor.link.backlog.is_empty());
     let shared = Arc::clone(&actor.shared);
     let ended = thread::stop(actor, Err(error)).await;
     assert!(matches!(ended, Err(Error::Store(_))));
@@ -160,7 +160,7 @@ async fn a_connection_that_was_given_up_is_not_listened_to() {
         version: 1,
         nonce: [0; 32],
         service_key: [0; 32],
-        now: now(),
+        now: now().wall,
         generation: conclave_testkit::service::Signing::default().generation(),
     };
     actor.wire(Wire::Frame(crate::transport::Received::for_tests(
@@ -195,7 +195,7 @@ async fn too_long_a_backlog_stops_further_input() {
     assert!(actor.replies.is_empty() && actor.shell.unreleased().told.is_empty());
     // The only thing that can happen is that the socket takes some.
     assert!(matches!(actor.wait().await, Happened::Sent));
-    assert!(!actor.link.is_choked() && sent.try_recv().is_ok());
+    assert!(!actor.link.is_choked() && sent.try_recv().is_some());
     actor.gather().await.unwrap();
     assert_eq!(actor.shell.unreleased().told.len(), 1);
 }
@@ -265,7 +265,7 @@ async fn without_room_everything_that_is_not_durable_is_undone() {
             matches!(&error, Error::Store(error) if matches!(**error, StoreError::Full)),
             "{error:?}"
         );
-        assert!(sent.try_recv().is_err() && actor.link.backlog.is_empty());
+        assert!(sent.try_recv().is_none() && actor.link.backlog.is_empty());
         assert!(actor.link.sender.is_none() && actor.link.deaf);
         assert!(matches!(events.try_recv(), Ok(Event::Stalled { .. })));
         if failures == 1 {
@@ -310,4 +310,27 @@ async fn without_room_only_calls_are_heard() {
     assert!(actor.stall.is_over());
     actor.release_or_stall().await.unwrap();
     assert!(matches!(answer.await.unwrap(), Ok(Reply::Status(_))));
+}
+
+/// Nothing of it is stored, so nothing brings it back but whoever made the engine anew.
+#[tokio::test]
+async fn without_room_what_is_wanted_of_presence_stays() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    let Ok(Reply::Group(group)) = ask(&mut actor, new_group()).await else {
+        panic!("no group");
+    };
+    let document = DocumentId::directory(&group);
+    let watch = Command::WatchPresence {
+        group,
+        document,
+        whose: conclave_engine::AttendeeId(1),
+        watch: true,
+    };
+    ask(&mut actor, watch).await.unwrap();
+    actor.store.limit_bytes(Some(1)).await.unwrap();
+    for _ in 0..2 {
+        ask(&mut actor, new_group()).await.unwrap_err();
+    }
+    assert!(!actor.shell.take_attendance().is_empty());
 }

@@ -152,7 +152,7 @@ async fn open(
     let endpoint = config.service.as_deref().map(Endpoint::parse).transpose()?;
     let (mut engine, store, output) = match setup {
         Some(setup) => {
-            let (engine, mut output) = Engine::init(setup, *seed()?, now())?;
+            let (engine, mut output) = Engine::init(setup, *seed()?, now().wall)?;
             let first = std::mem::take(&mut output.writes);
             let mut store = Store::create(&config.folder, &config.unlock, &first).await?;
             store.limit_bytes(config.max_store_bytes).await?;
@@ -181,7 +181,7 @@ pub(super) async fn load(store: &mut Store) -> Result<(Engine, Output), Error> {
     for prefix in Engine::startup_prefixes() {
         rows.extend(store.read(&prefix).await?);
     }
-    Ok(Engine::open(rows, *seed()?, now())?)
+    Ok(Engine::open(rows, *seed()?, now().wall)?)
 }
 
 fn seed() -> Result<zeroize::Zeroizing<[u8; 32]>, StoreError> {

@@ -18,7 +18,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 use tokio_util::sync::CancellationToken;
 
 use super::diagnose::{self, describe};
-use super::{Endpoint, Received, Timing, Wire};
+use super::{Endpoint, Queued, Received, Timing, Wire};
 use crate::trouble::Trouble;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -99,7 +99,7 @@ pub(super) async fn serve(
     socket: Socket,
     timing: &Timing,
     tell: &mpsc::Sender<Wire>,
-    queued: mpsc::Receiver<Vec<u8>>,
+    queued: Queued,
     stop: &CancellationToken,
 ) -> Ended {
     let (sink, stream) = socket.split();
@@ -234,7 +234,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Writes until the queue is closed and empty. Pings begin when the service has let the device in: before, nothing but the login is
     /// welcome.
-    async fn run(&mut self, mut queued: mpsc::Receiver<Vec<u8>>) -> String {
+    async fn run(&mut self, mut queued: Queued) -> String {
         let ping = codec::encode(&ClientFrame::Ping);
         let mut ticks =
             tokio::time::interval_at(Instant::now() + self.timing.ping, self.timing.ping);
@@ -261,7 +261,7 @@ impl Writer<'_> {
                         return why;
                     }
                 }
-                next = queued.try_recv().ok();
+                next = queued.try_recv();
             }
             match tokio::time::timeout(self.timing.idle, self.sink.flush()).await {
                 Ok(Ok(())) => {}

@@ -55,6 +55,10 @@ impl TextView for Automerge {
         })?
     }
 
+    fn object(&mut self) -> Result<Option<String>> {
+        self.engine(|doc| text_object(doc).map(|id| Some(id.to_string())))?
+    }
+
     fn anchor(&mut self, pos_chars: usize) -> Result<serde_json::Value> {
         self.engine(|doc| {
             let id = text_object(doc)?;

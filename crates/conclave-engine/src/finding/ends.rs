@@ -47,6 +47,8 @@ pub(crate) enum End {
     Published,
     /// Nothing of this device waits in the document.
     Sent,
+    /// Nothing rests here in the document that could not go to anybody.
+    Welcome,
     /// No short form of the document is due.
     Condensed,
     /// The document's short form was checked.
@@ -130,6 +132,7 @@ impl FindingKind {
             | Self::DraftsWait
             | Self::RescueFull
             | Self::Collecting => End::Sent,
+            Self::DraftsBarred => End::Welcome,
             Self::CarriedWaits => End::Paid,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }
@@ -178,6 +181,13 @@ impl Cx {
         let is_over = |finding: &Finding| finding.about == about && finding.what.end() == Some(end);
         self.found.retain(|(_, finding)| !is_over(finding));
         self.settle(self.findings.in_state(about, end));
+    }
+
+    /// Whether a state of a place is told of already, that ends so.
+    pub(crate) fn is_told(&self, about: About, end: End) -> bool {
+        let is = |finding: &Finding| finding.about == about && finding.what.end() == Some(end);
+        self.found.iter().any(|(_, finding)| is(finding))
+            || !self.findings.in_state(about, end).is_empty()
     }
 
     /// A group, or one of its documents, is not here any more: whatever state it was in is over.

@@ -454,6 +454,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::EditsWait
         | FindingKind::EditsTooCostly
         | FindingKind::DraftsWait
+        | FindingKind::DraftsBarred
         | FindingKind::CarriedWaits
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
@@ -785,6 +786,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             NOBODY,
             "Resume it: `conclave doc resume`, or `conclave device resume` where the whole device is paused. What others wrote meanwhile comes in first, then yours is sent.",
         ),
+        FindingKind::DraftsBarred => three(
+            format!(
+                "What you wrote in {place} while it was paused can go to nobody any more: your role does not let you write there now, or the document was put away. It stays on this device."
+            ),
+            NOBODY,
+            "Ask an admin if that was a mistake: while it is paused nothing is lost. Otherwise resume it with `conclave doc resume`, or `conclave device resume` where the whole device is paused: what you wrote is then kept apart, and `conclave rescue list` shows it.",
+        ),
         FindingKind::CarriedWaits => three(
             format!(
                 "Some changes to {place} that the service has lost would take every member too much work at once if this device brought them back now. They are kept and shown here."
@@ -959,7 +967,8 @@ pub(super) mod tests {
             K::EditsParked { .. } => K::EditsWait,
             K::EditsWait => K::EditsTooCostly,
             K::EditsTooCostly => K::DraftsWait,
-            K::DraftsWait => K::CarriedWaits,
+            K::DraftsWait => K::DraftsBarred,
+            K::DraftsBarred => K::CarriedWaits,
             K::CarriedWaits => K::Rescued { changes: 2 },
             K::Rescued { .. } => K::RescueFull,
             K::RescueFull => K::Dropped {

@@ -107,6 +107,7 @@ impl Cx {
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
         self.settle_past(group);
         self.note_ordered(group);
+        self.tell_barred_drafts(group);
         if group.rotation != group.meta.rotation {
             group.meta.rotation = group.rotation;
             self.save_meta(group);

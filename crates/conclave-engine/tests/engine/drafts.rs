@@ -2,8 +2,8 @@
 
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
-    Command, DocumentInfo, EngineError, Event, Pause, PauseChange, PauseInfo, Reply, Showing,
-    ShowingKind, Ways,
+    AttendeeId, Command, DocumentInfo, EngineError, Event, Pause, PauseChange, PauseInfo, Reply,
+    Showing, ShowingKind, Ways,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role};
 
@@ -337,6 +337,7 @@ fn whoever_does_not_receive_is_not_seen() {
             Command::WatchPresence {
                 group,
                 document,
+                whose: AttendeeId(1),
                 watch,
             },
         );
@@ -346,6 +347,7 @@ fn whoever_does_not_receive_is_not_seen() {
             Command::ShowPresence {
                 group,
                 document,
+                whose: AttendeeId(1),
                 showing,
             },
         );
@@ -390,6 +392,72 @@ fn whoever_may_not_write_any_more_finds_the_drafts_kept_apart() {
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].changes, 1);
     }
+}
+
+/// While it is not received nothing comes of it that would show that: the group's log does.
+#[test]
+fn whoever_may_not_write_any_more_is_told_while_the_pause_lasts() {
+    let barred = |world: &mut World| {
+        let list = Command::Findings {
+            group: None,
+            dismissed: false,
+        };
+        let Reply::Findings(found) = world.ask(BEN, list) else {
+            panic!("no findings")
+        };
+        let of =
+            |it: &&conclave_engine::FindingInfo| it.finding.what.code() == "document.drafts_barred";
+        found.iter().find(of).map(|info| info.settled)
+    };
+    for of_device in [false, true] {
+        let (mut world, place) = three(40);
+        let (group, document) = place;
+        let paused = (!of_device).then_some(place);
+        set(&mut world, BEN, paused, true, Ways::Receive);
+        world.edit(BEN, group, document, " draft");
+        let user = world.devices[BEN].user;
+        let change = |world: &mut World, role| {
+            world.ask(ANA, Command::SetRole { group, user, role });
+            world.run();
+        };
+        change(&mut world, Role::Viewer);
+        assert_eq!(barred(&mut world), Some(false));
+        // It is kept over a restart, and settled when the role is back.
+        world.restart(BEN);
+        world.run();
+        assert_eq!(barred(&mut world), Some(false));
+        change(&mut world, Role::Editor);
+        assert_ne!(barred(&mut world), Some(false));
+        change(&mut world, Role::Viewer);
+        assert_eq!(barred(&mut world), Some(false));
+        set(&mut world, BEN, paused, false, Ways::Both);
+        world.run();
+        assert_ne!(barred(&mut world), Some(false));
+        let Reply::Rescues(kept) = world.ask(BEN, Command::Rescues) else {
+            panic!("no rescues")
+        };
+        assert_eq!(kept.len(), 1);
+    }
+}
+
+/// A document that was put away takes nothing any more either.
+#[test]
+fn what_was_written_in_a_document_that_was_put_away_is_told_while_the_pause_lasts() {
+    let (mut world, place) = three(41);
+    let (group, document) = place;
+    set(&mut world, BEN, Some(place), true, Ways::Both);
+    world.edit(BEN, group, document, " draft");
+    let reason = conclave_proto::record::CloseReason::Archived;
+    world.ask(
+        ANA,
+        Command::Close {
+            group,
+            document,
+            reason,
+        },
+    );
+    world.run();
+    world.found_only(BEN, &["document.drafts_barred"]);
 }
 
 #[test]
@@ -685,4 +753,76 @@ fn what_is_made_while_paused_is_let_go_of() {
     world.advance(600_000);
     let state = world.state(group);
     assert!(made.iter().all(|id| state.documents.contains_key(id)));
+}
+
+/// The clock is set right while drafts wait: they have waited as long as they have.
+#[test]
+fn a_clock_that_was_set_back_makes_no_draft_younger() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    for ahead in [2, 20] {
+        let (mut world, place) = three(42);
+        let (group, document) = place;
+        world.set_clock(BEN, ahead * DAY_MS as i64);
+        world.clock(BEN);
+        set(&mut world, BEN, Some(place), true, Ways::Send);
+        world.edit(BEN, group, document, " draft");
+        world.advance(DAY_MS);
+        world.set_clock(BEN, 0);
+        world.clock(BEN);
+        let told = |world: &mut World| {
+            let list = Command::Findings {
+                group: None,
+                dismissed: false,
+            };
+            let Reply::Findings(found) = world.ask(BEN, list) else {
+                panic!("no findings")
+            };
+            let mut codes = found.iter().map(|it| it.finding.what.code());
+            codes.any(|code| code == "document.drafts_wait")
+        };
+        world.advance(5 * DAY_MS);
+        assert!(!told(&mut world), "{ahead} days ahead");
+        world.advance(DAY_MS + 3600 * 1000);
+        assert!(told(&mut world), "{ahead} days ahead");
+    }
+}
+
+/// Whoever waits for everything to be taken hears at once that it does not go on by itself: also who asked while there was no connection.
+#[test]
+fn whoever_waits_for_what_is_paused_is_answered() {
+    for ways in [Ways::Send, Ways::Receive, Ways::Both] {
+        let (mut world, place) = three(43);
+        let (group, document) = place;
+        world.go_offline(BEN);
+        set(&mut world, BEN, Some(place), true, ways);
+        world.edit(BEN, group, document, " draft");
+        let waits = world.command(BEN, Command::Synced { group, document });
+        world.run();
+        world.go_online(BEN);
+        world.run();
+        let reply = world.reply(BEN, waits).and_then(Result::err);
+        assert_eq!(
+            reply.map(|error| error.code()),
+            Some("pause.on"),
+            "{ways:?}"
+        );
+    }
+    // And who waited before it was paused.
+    for ways in [Ways::Send, Ways::Receive] {
+        let (mut world, place) = three(44);
+        let (group, document) = place;
+        world.go_offline(BEN);
+        world.edit(BEN, group, document, " edit");
+        let waits = world.command(BEN, Command::Synced { group, document });
+        set(&mut world, BEN, Some(place), true, ways);
+        world.run();
+        world.go_online(BEN);
+        world.run();
+        let reply = world.reply(BEN, waits).and_then(Result::err);
+        assert_eq!(
+            reply.map(|error| error.code()),
+            Some("pause.on"),
+            "{ways:?}"
+        );
+    }
 }

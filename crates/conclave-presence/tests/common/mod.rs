@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use conclave_doc::DocKeys;
 use conclave_identity::{DeviceKey, SignatureKey};
 use conclave_mls::Secret32;
-use conclave_presence::{Change, Held, Here, Refused, Room, Step, View};
+use conclave_presence::{Change, Held, Here, Refused, Room, StateId, Step, View};
 use conclave_proto::codec::Bytes;
-use conclave_proto::presence::{PresenceItem, Shown};
+use conclave_proto::presence::{PresenceItem, Shown, ShownState};
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, SessionId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -32,10 +32,19 @@ pub fn head(size: u64) -> Head {
     Head { size, root }
 }
 
-pub fn shows(text: &str) -> Shown {
-    Shown {
+pub fn state(index: u8, text: &str) -> ShownState {
+    ShownState {
+        index,
         kind: 3,
         value: Bytes::from(text.as_bytes()),
+    }
+}
+
+/// One state; none where there is no text.
+pub fn shows(text: &str) -> Shown {
+    let states = (!text.is_empty()).then(|| state(0, text));
+    Shown {
+        states: states.into_iter().collect(),
     }
 }
 
@@ -116,6 +125,11 @@ impl Hub {
 
     /// Somebody opens the document.
     pub fn sit(&mut self, of: usize, members: usize, counter: u64) {
+        self.enter(of, members, counter, 0);
+    }
+
+    /// As [`Self::sit`], and asks who is there so much later.
+    pub fn enter(&mut self, of: usize, members: usize, counter: u64, wait_ms: u64) {
         let members = (0..members)
             .map(|of| {
                 let key = device_key(of).public().to_vec();
@@ -137,7 +151,7 @@ impl Hub {
             delivered: 0,
         };
         self.seats.insert(of, seat);
-        let step = self.at(of, |room, here| room.join(here));
+        let step = self.at(of, |room, here| room.join(wait_ms, here));
         self.pass(of, step);
     }
 
@@ -236,9 +250,9 @@ impl Hub {
 
     /// What one sees of the others, by number.
     pub fn sees(&self, of: usize) -> Vec<(usize, String)> {
-        let seen = self.seats[&of].room.others().map(|(author, shown)| {
-            let number = u64::from_be_bytes(author.device.0[..8].try_into().unwrap());
-            let text = String::from_utf8(shown.value.as_slice().to_vec()).unwrap();
+        let seen = self.seats[&of].room.others().map(|(id, state)| {
+            let number = u64::from_be_bytes(id.author.device.0[..8].try_into().unwrap());
+            let text = String::from_utf8(state.value.as_slice().to_vec()).unwrap();
             (usize::try_from(number).unwrap(), text)
         });
         seen.collect()
@@ -246,6 +260,14 @@ impl Hub {
 
     pub fn delivered(&self) -> usize {
         self.seats.values().map(|seat| seat.delivered).sum()
+    }
+
+    pub fn id(&self, of: usize, index: u8) -> StateId {
+        StateId {
+            author: author(of),
+            session: self.session(of),
+            index,
+        }
     }
 
     pub fn session(&self, of: usize) -> SessionId {

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_engine::shell::Shell;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup, Told,
-    Work, WriteBatch,
+    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Moment, Output, Reply, Setup,
+    Told, Work, WriteBatch,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -127,9 +127,9 @@ impl Device {
     }
 
     /// When its next timer is due, by the true clock.
-    fn due(&self) -> Option<UnixMs> {
-        let timer = self.shell.wake_at();
-        let timer = timer.map(|at| UnixMs(at.0.saturating_add_signed(-self.fast_ms)));
+    fn due(&self, now: UnixMs) -> Option<UnixMs> {
+        let timer = self.shell.wake_in_ms(moment(now, self.fast_ms));
+        let timer = timer.map(|ms| now.plus_ms(ms));
         let connects = self.conn.is_none() && self.online && self.pauses_until > UnixMs(0);
         let connects = connects.then_some(self.pauses_until);
         timer.into_iter().chain(connects).min()
@@ -382,6 +382,10 @@ impl World {
         shifted(self.now, self.devices[at].fast_ms)
     }
 
+    fn moment_of(&self, at: usize) -> Moment {
+        moment(self.now, self.devices[at].fast_ms)
+    }
+
     pub fn add_device(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
         let seed = self.life();
         let now = shifted(self.now, fast_ms);
@@ -567,6 +571,30 @@ impl World {
         device.work.clear();
         device.restarts += 1;
         self.perform(at);
+    }
+
+    /// A device's store has no room: its engine is made anew from what is durable, in the same process.
+    pub fn stall(&mut self, at: usize) {
+        self.hang_up(at);
+        self.forget_changed(at);
+        let seed = self.life();
+        let (engine, output) = open(&self.devices[at].rows, seed, self.clock_of(at));
+        let shell = &mut self.devices[at].shell;
+        let attended = shell.take_attendance();
+        shell.begin_again(engine, output);
+        shell.attend(attended);
+        self.devices[at].work.clear();
+        self.perform(at);
+    }
+
+    /// A device's process ends in order: what it says last is heard.
+    pub fn end(&mut self, at: usize) {
+        let last = self.devices[at].shell.end_presence();
+        let conn = self.devices[at].conn.unwrap();
+        for frame in last {
+            self.serve(at, conn, frame);
+        }
+        self.go_offline(at);
     }
 
     /// A copy of a device's store at another place, not connected.
@@ -838,7 +866,7 @@ impl World {
     }
 
     pub fn input(&mut self, at: usize, input: Input) {
-        let now = self.clock_of(at);
+        let now = self.moment_of(at);
         self.set_lending(at);
         let beats = self.beats;
         self.devices[at].shell.engine_mut().set_beating(beats);
@@ -886,7 +914,7 @@ impl World {
         match what {
             0 => self.connect(at),
             1 => {
-                let now = self.clock_of(at);
+                let now = self.moment_of(at);
                 self.set_lending(at);
                 let device = &mut self.devices[at];
                 at_once(device.shell.load(now, &mut device.rows));
@@ -929,8 +957,8 @@ impl World {
         let ServiceFrame::Response { id, answer } = frame else {
             return;
         };
-        let now = self.clock_of(at);
-        while self.devices[at].shell.wake_at().is_some_and(|at| at <= now) {
+        let now = self.moment_of(at);
+        while self.devices[at].shell.wake_in_ms(now) == Some(0) {
             self.input(at, Input::Timer);
         }
         for id in [id.0, u64::MAX >> 2] {
@@ -971,14 +999,21 @@ impl World {
             .for_each(|device| device.at_once = 0);
         loop {
             while self.step() {}
-            let next = self.devices.iter().filter_map(Device::due).min();
+            let next = self
+                .devices
+                .iter()
+                .filter_map(|device| device.due(self.now))
+                .min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
             self.now = self.now.max(next).plus_ms(1);
             for at in 0..self.devices.len() {
                 self.devices[at].at_once = 0;
-                if self.devices[at].due().is_some_and(|at| at <= self.now) {
+                if self.devices[at]
+                    .due(self.now)
+                    .is_some_and(|at| at <= self.now)
+                {
                     self.input(at, Input::Timer);
                 }
             }
@@ -1004,6 +1039,14 @@ fn refused(frame: &ClientFrame, refusal: Refusal) -> Option<ServiceFrame> {
             answer: Answer::Refused(refusal),
         }),
         _ => None,
+    }
+}
+
+/// What both clocks of a device show whose wall clock is ahead by so much.
+fn moment(now: UnixMs, fast_ms: i64) -> Moment {
+    Moment {
+        wall: shifted(now, fast_ms),
+        steady_ms: now.0,
     }
 }
 

@@ -14,7 +14,7 @@ use conclave_proto::group::{
 use conclave_proto::merkle::{Frontier, Head, consistency_proof};
 use conclave_proto::policy::{Anchor, GroupPolicy, Role};
 use conclave_proto::presence::{
-    BeatHead, PresenceBody, PresenceContent, PresenceItem, Shown, ShownItem,
+    BeatHead, PresenceBody, PresenceContent, PresenceItem, Shown, ShownItem, ShownState,
 };
 use conclave_proto::record::{
     Author, Chained, CloseReason, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
@@ -491,9 +491,13 @@ fn presence(to: Option<SessionId>) -> PresenceItem {
 
 /// What is sealed in presence, of every kind.
 pub(super) fn presence_contents() -> Vec<Vec<u8>> {
-    let now = || Shown {
+    let state = |index| ShownState {
+        index,
         kind: 3,
         value: Bytes::from(b"{}".as_slice()),
+    };
+    let now = || Shown {
+        states: vec![state(0), state(7)],
     };
     let (nonce, echo) = ([36; 16], [37; 16]);
     let bodies = [
