@@ -212,6 +212,11 @@ impl Checks {
         self.get(snapshot).and_then(|it| it.found)
     }
 
+    /// Whether this device has looked at a snapshot, and its program does not know that version.
+    pub(crate) fn is_unreadable(&self, snapshot: &Hash) -> bool {
+        self.get(snapshot).is_some_and(|it| !it.is_readable())
+    }
+
     fn get(&self, snapshot: &Hash) -> Option<&Mine> {
         self.own.mine.iter().find(|it| it.id == *snapshot)
     }

@@ -9,6 +9,7 @@
 
 mod common;
 
+use common::liars::is_heal_due;
 use common::*;
 use conclave_crdt::CrdtKind;
 use conclave_doc::*;
@@ -596,6 +597,37 @@ fn who_holds_the_log_does_not_judge_a_snapshot_of_an_unknown_version() {
         assert!(sim.peers[1].doc.roots_needed().needs(0));
         sim.assert_no_findings();
     }
+}
+
+/// Whoever writes one on purpose keeps nobody out: the next is made from the log, by whoever has looked at it, so often and no more.
+#[test]
+fn a_snapshot_of_an_unknown_version_is_replaced() {
+    let mut sim = sim(CrdtKind::Yjs);
+    for round in 0..5 {
+        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
+        let mut payload = open(&known, &keys).unwrap().to_vec();
+        payload[..2].copy_from_slice(&u16::MAX.to_be_bytes());
+        let (key, rng) = (&sim.world.keys[2], &mut sim.peers[0].rng);
+        let record = seal(&known.header, &payload, &keys, key, 1, rng);
+        sim.order(vec![record], None);
+        sim.settle();
+        assert!(!is_heal_due(&sim, 1), "it was not looked at");
+        sim.look_or_fail(1).unwrap_err();
+        if round == 4 {
+            assert!(!is_heal_due(&sim, 1), "that is enough without an edit");
+            sim.peers[1].insert(0, "more ");
+            sim.settle();
+        }
+        assert!(is_heal_due(&sim, 1));
+        sim.snapshot(1);
+        sim.settle();
+        assert!(!is_heal_due(&sim, 1));
+        let joined = sim.join(0);
+        sim.settle();
+        assert_eq!(sim.peers[joined].text(), sim.peers[1].text());
+    }
+    sim.assert_no_findings();
 }
 
 /// What it says counts for nothing here, its author's chain goes on, and nobody is at fault.

@@ -94,7 +94,7 @@ pub(crate) enum Gone {
 
 impl Mine {
     /// Whether this program may be able to read it.
-    fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         self.unknown
             .is_none_or(|version| version == SNAPSHOT_VERSION)
     }
@@ -136,10 +136,11 @@ impl Document {
         self.checks.sealed = (!knows).then(|| record.clone());
     }
 
-    /// An own snapshot takes the place of the active one. Counts it, if that was wrong.
+    /// An own snapshot takes the place of the active one. Counts it, if that was wrong or is nothing to begin from.
     fn count_heal(&mut self) {
-        let replaced = self.checks.found(&self.state.active.id);
-        if !matches!(replaced, Some(Judgement::Differs(_))) {
+        let replaced = &self.state.active.id;
+        let was_wrong = matches!(self.checks.found(replaced), Some(Judgement::Differs(_)));
+        if !was_wrong && !self.checks.is_unreadable(replaced) {
             return;
         }
         let updates = self.state.weight.updates;

@@ -119,18 +119,23 @@ impl Document {
         found.map(|it| it.info.user).collect::<BTreeSet<_>>().len() > 1
     }
 
-    /// Whether the active snapshot is wrong by this device's own check, which it has said in the log, and it can make the next from its own log.
+    /// Whether the active snapshot is wrong by this device's own check, which it has said in the log, or is one that no program of this version can begin
+    /// from, and this device can make the next from its own log.
     #[must_use]
     pub fn is_heal_due(&self, ctx: &DocContext<'_>) -> bool {
         let Some(own) = ctx.own_row() else {
             return false;
         };
         let active = &self.state.active.id;
-        let found = self.checks.found(active);
+        let is_wrong = match self.checks.found(active) {
+            Some(Judgement::Differs(_)) => self.has_objected(ctx, active),
+            Some(Judgement::Match) => false,
+            // Who made it is not at fault; who joins has nothing to begin from.
+            None => self.checks.is_unreadable(active),
+        };
         // What it rests on may itself be what is wrong, until nobody has objected for an hour.
         let stands = self.checks.ground.is_log() || self.checks.own.confirmed.is_some();
-        matches!(found, Some(Judgement::Differs(_)))
-            && self.has_objected(ctx, active)
+        is_wrong
             && Action::WriteSnapshot.allowed(own.role)
             && self.is_sure()
             && stands
