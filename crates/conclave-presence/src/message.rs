@@ -122,7 +122,7 @@ pub fn open(
     let shown = match &content.body {
         PresenceBody::Reply { now, .. } | PresenceBody::Answer { now, .. } => Some(now),
         PresenceBody::State(shown) => Some(shown),
-        PresenceBody::Hello { .. } | PresenceBody::Gone => None,
+        PresenceBody::Hello { .. } | PresenceBody::Gone | PresenceBody::Beat { .. } => None,
     };
     if content.session == header.session && shown.is_none_or(Shown::is_well_formed) {
         Ok(content)
