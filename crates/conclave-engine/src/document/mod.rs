@@ -505,8 +505,8 @@ impl Cx {
         if grown && row.size > before.size {
             row.changed = minute;
         }
-        // What it begins with is here before any record is.
-        let comes_now = grown || before.stage == DocStage::Listed;
+        // What it begins with is here before any record is, wherever it was made.
+        let comes_now = grown || before.last.is_none();
         let came = if comes_now { minute } else { row.changed };
         row.follow_last(doc.document.last_writer(), came);
         let by = row.last_by();
