@@ -322,7 +322,8 @@ fn content_that_is_no_update_is_refused() {
     let author = author_of(&sim, MALLORY);
     refused(sim, record, RecordFault::Content, Some(author), false);
     let sim = self::sim();
-    let record = sim.forge(VIEWER, b"\xff nonsense", |header| {
+    let nonsense = [&[VERDICT_VERSION][..], b"\xff nonsense"].concat();
+    let record = sim.forge(VIEWER, &nonsense, |header| {
         header.body = RecordBody::Verdict(header.body.chained().unwrap());
     });
     let author = author_of(&sim, VIEWER);

@@ -11,7 +11,7 @@ from .crypto import sha256, verify, verify_plain
 from .grouplog import GROUP_ENTRY, JoinState
 from .identity import SignedDeviceList
 from .merkle import Head
-from .records import DELIVERED, AppendedRecord, Author, Record, RecordHeader, RootWrap
+from .records import DELIVERED, AppendedRecord, Author, Record, RecordHeader, RootWrap, Sealed
 
 PROTOCOL_VERSION = 12
 
@@ -199,8 +199,14 @@ Goodbye = struct("Goodbye", why=REFUSAL, retry_after_ms=uint64)
 DeviceListChanged = struct("DeviceListChanged", user=hash32)
 Asked = struct("Asked", group=id16, device=id16, user=hash32, what=uint8)
 HeadFrame = struct("HeadFrame", log=LogName, signed=SignedHead)
+PresenceItem = struct(
+    "PresenceItem", epoch=varint, seen_size=varint, seen_hint=id8, session=id16, to=Optional(id16), sealed=of(Sealed)
+)
+ShownItem = struct("ShownItem", author=Author, item=PresenceItem)
+Shown = struct("Shown", channel=varint, items=Rest(ShownItem))
 
 SERVICE_FRAME = Select({
     1: Challenge, 2: Ready, 3: Response, 4: GroupEntries, 5: NewAuthor, 6: Deliver, 7: Ack, 8: AppendRefused, 9:
     WelcomeDelivery, 10: KeyPackagesLow, 11: Pong, 12: Goodbye, 13: DeviceListChanged, 14: Asked, 15: HeadFrame,
+    16: Shown,
 })  # fmt: skip

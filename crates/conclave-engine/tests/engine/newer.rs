@@ -26,6 +26,7 @@ fn told_of_a_newer_program(world: &mut World, at: usize) {
     assert!(found[0].text.contains("Update this program"));
 }
 
+/// And since nobody who joins could begin from it, one of those who hold the log makes the next, once.
 #[test]
 fn nobody_objects_to_a_snapshot_of_a_newer_program() {
     let (mut world, group, document, _) = four(51);
@@ -34,16 +35,19 @@ fn nobody_objects_to_a_snapshot_of_a_newer_program() {
     let made = makers(&world, group, document).len();
     world.edit(BEN, group, document, &"x".repeat(3_000));
     world.until(|world| makers(world, group, document).len() > made);
-    let said = verdicts(&world, group, document);
     world.advance(3_600_000);
     for at in [ANA, CLEO, DANA] {
         told_of_a_newer_program(&mut world, at);
         world.restart(at);
     }
-    // It is not looked at again and again, and stands.
+    let said = verdicts(&world, group, document);
+    let all = makers(&world, group, document);
+    assert_eq!(all.len(), made + 2);
+    assert_ne!(all[made], all[made + 1]);
+    // It is not looked at again and again.
     world.advance(7_200_000);
     assert_eq!(verdicts(&world, group, document), said);
-    assert_eq!(makers(&world, group, document).len(), made + 1);
+    assert_eq!(makers(&world, group, document).len(), made + 2);
     for at in [ANA, CLEO, DANA] {
         told_of_a_newer_program(&mut world, at);
     }
@@ -54,7 +58,7 @@ fn nobody_objects_to_a_snapshot_of_a_newer_program() {
     world.newer = false;
     world.edit(CLEO, group, document, &"y".repeat(20_000));
     world.advance(3_600_000);
-    assert!(makers(&world, group, document).len() > made + 1);
+    assert!(makers(&world, group, document).len() > made + 2);
     assert!(verdicts(&world, group, document) > said);
     world.converged(group, &[ANA, CLEO, DANA]);
 }
