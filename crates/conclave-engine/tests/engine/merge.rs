@@ -133,10 +133,10 @@ fn what_its_author_does_not_carry_others_do() {
     while carriers(&world, CLEO).is_empty() {
         world.advance(100);
     }
-    // His own goes at once; hers is her turn first.
+    // His own goes first; hers is her turn before. Where the service collects for a while, both may come after that.
     let names = |one: &str, other: &str| (one.to_owned(), other.to_owned());
     let own = names("ben", "ben");
-    assert_eq!(carriers(&world, CLEO), std::slice::from_ref(&own));
+    assert_eq!(carriers(&world, CLEO).first(), Some(&own));
     world.advance(CARRIED_MS);
     let text = world.text(CLEO, group, document);
     assert!(text.contains(" ben") && text.contains(" ana"), "{text}");
