@@ -14,6 +14,8 @@ use super::until;
 
 /// Most threads at work at once.
 const MOST_THREADS: usize = 4;
+/// Time between two looks at what is waited for. Where much more has passed the process was stopped, or starved, and so were its threads: that is nobody's time.
+const LOOK: Duration = Duration::from_millis(500);
 /// Most threads that are replaced because what they do does not come back.
 const MOST_REPLACED: usize = 4;
 
@@ -49,6 +51,8 @@ pub(super) struct Pool<K, D, T> {
     waiting: VecDeque<Waiting<K, D, T>>,
     /// What is done now, and until when it is waited for.
     running: BTreeMap<K, (D, Option<Instant>)>,
+    /// When that was looked at last.
+    looked: Instant,
     /// What was given up while its thread goes on.
     lost: BTreeMap<K, D>,
     /// Nothing comes of work whose thread ended without a result.
@@ -68,6 +72,7 @@ impl<K: Copy + Ord + Send + 'static, D: Copy + Eq, T: Send + 'static> Pool<K, D,
             threads,
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
+            looked: Instant::now(),
             lost: BTreeMap::new(),
             sender,
             results,
@@ -106,15 +111,17 @@ impl<K: Copy + Ord + Send + 'static, D: Copy + Eq, T: Send + 'static> Pool<K, D,
                 // All threads are lost, and none is replaced any more.
                 return Came::Refused(never.id);
             }
+            self.look(Instant::now());
             let times = self.running.iter();
             let first = times.filter_map(|(id, (_, at))| Some(((*at)?, *id))).min();
+            let next_look = self.looked + LOOK;
             tokio::select! {
                 Some((id, result)) = self.results.recv() => {
                     if let Some(came) = self.arrived(id, result) {
                         return came;
                     }
                 }
-                () = until(first.map(|(at, _)| at)) => if let Some((_, id)) = first {
+                () = until(first.map(|(at, _)| at.min(next_look))) => if let Some(id) = self.overdue(Instant::now()) {
                     let of = self.running.remove(&id).map(|(of, _)| of);
                     self.lost.extend(of.map(|of| (id, of)));
                     self.begin();
@@ -122,6 +129,24 @@ impl<K: Copy + Ord + Send + 'static, D: Copy + Eq, T: Send + 'static> Pool<K, D,
                 }
             }
         }
+    }
+
+    /// Passes over the time for which nothing here ran.
+    fn look(&mut self, now: Instant) {
+        let passed = now.duration_since(self.looked);
+        self.looked = now;
+        if passed > LOOK * 2 {
+            let times = self.running.values_mut().filter_map(|(_, at)| at.as_mut());
+            times.for_each(|at| *at += passed - LOOK);
+        }
+    }
+
+    /// What is waited for no longer.
+    fn overdue(&mut self, now: Instant) -> Option<K> {
+        self.look(now);
+        let mut running = self.running.iter();
+        let overdue = running.find(|(_, (_, at))| at.is_some_and(|at| at <= now));
+        overdue.map(|(id, _)| *id)
     }
 
     /// A thread has ended. None where nobody waits for what it did any more.
@@ -147,6 +172,7 @@ impl<K: Copy + Ord + Send + 'static, D: Copy + Eq, T: Send + 'static> Pool<K, D,
     }
 
     fn begin(&mut self) {
+        self.look(Instant::now());
         while self.room() > 0
             && let Some(Waiting { id, of, time, run }) = self.next_waiting()
         {
@@ -210,6 +236,21 @@ mod tests {
         next.send(()).unwrap();
         assert_eq!(pool.next().await, Came::Done(2, 2));
         assert_eq!(pool.running.len(), 0);
+    }
+
+    /// As by a person at the terminal, or a machine that has no time.
+    #[tokio::test]
+    async fn time_for_which_the_process_was_stopped_does_not_count() {
+        let mut pool = Pool::of(1);
+        let end = held(&mut pool, 1, Some(LOOK * 4));
+        let mut now = pool.looked + LOOK * 100;
+        for _ in 0..3 {
+            assert_eq!(pool.overdue(now), None);
+            now += LOOK;
+        }
+        // A little more than that: it was begun a moment after it was looked.
+        assert_eq!(pool.overdue(now + LOOK), Some(1));
+        drop(end);
     }
 
     #[tokio::test]
