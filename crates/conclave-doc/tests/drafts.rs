@@ -291,27 +291,33 @@ fn drafts_stay_drafts_until_they_are_joined() {
     sim.assert_converged();
 }
 
+/// Somebody wrote two drafts and resumed; the copy of the store that was taken before is a third peer, which still pauses.
+fn copied(kind: CrdtKind) -> Sim {
+    let mut sim = two(kind);
+    keep(&mut sim.peers[1], true);
+    append_to(&mut sim.peers[1], " one");
+    append_to(&mut sim.peers[1], " two");
+    sim.peers[1].store();
+    let stored = sim.peers[1].rows.clone();
+    resume(&mut sim.peers[1]);
+    sim.settle();
+    sim.disconnect(1);
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(1, 0, &keys);
+    let all: Rows = stored.clone().into_iter().collect();
+    let doc = Document::load(&ctx, all, &mut sim.peers[1].rng).unwrap();
+    let mut copy = Peer::new(1, doc, 0);
+    copy.rows = stored;
+    sim.peers.push(copy);
+    keep(&mut sim.peers[2], true);
+    sim
+}
+
 /// A copy of the store was taken during the pause: both lives resume. What was joined there is joined here, and is found to be the same.
 #[test]
 fn a_copy_that_was_taken_during_a_pause_doubles_nothing() {
     for kind in KINDS {
-        let mut sim = two(kind);
-        keep(&mut sim.peers[1], true);
-        append_to(&mut sim.peers[1], " one");
-        append_to(&mut sim.peers[1], " two");
-        sim.peers[1].store();
-        let stored = sim.peers[1].rows.clone();
-        resume(&mut sim.peers[1]);
-        sim.settle();
-        sim.disconnect(1);
-        let keys = Keys::default();
-        let ctx = sim.world.ctx(1, 0, &keys);
-        let all: Rows = stored.clone().into_iter().collect();
-        let doc = Document::load(&ctx, all, &mut sim.peers[1].rng).unwrap();
-        let mut copy = Peer::new(1, doc, 0);
-        copy.rows = stored;
-        sim.peers.push(copy);
-        keep(&mut sim.peers[2], true);
+        let mut sim = copied(kind);
         sim.connect(2);
         sim.settle();
         sim.connect(2);
@@ -335,23 +341,7 @@ fn a_copy_whose_drafts_were_changed_loses_nothing() {
         .into_iter()
         .flat_map(|kind| [(kind, false), (kind, true)])
     {
-        let mut sim = two(kind);
-        keep(&mut sim.peers[1], true);
-        append_to(&mut sim.peers[1], " one");
-        append_to(&mut sim.peers[1], " two");
-        sim.peers[1].store();
-        let stored = sim.peers[1].rows.clone();
-        resume(&mut sim.peers[1]);
-        sim.settle();
-        sim.disconnect(1);
-        let keys = Keys::default();
-        let ctx = sim.world.ctx(1, 0, &keys);
-        let all: Rows = stored.clone().into_iter().collect();
-        let doc = Document::load(&ctx, all, &mut sim.peers[1].rng).unwrap();
-        let mut copy = Peer::new(1, doc, 0);
-        copy.rows = stored;
-        sim.peers.push(copy);
-        keep(&mut sim.peers[2], true);
+        let mut sim = copied(kind);
         match deletes {
             false => append_to(&mut sim.peers[2], " three"),
             true => sim.peers[2].edit(|crdt| {

@@ -528,25 +528,24 @@ fn a_snapshot_that_does_not_open_differs() {
     );
 }
 
+/// A snapshot that a member made with a program of this version, cut off after so many bytes.
+fn snapshot_of_version(sim: &mut Sim, version: u16, len: Option<usize>) -> Record {
+    let known = forge_snapshot(sim, 2, |_| {}, |_| {});
+    let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
+    let mut payload = open(&known, &keys).unwrap().to_vec();
+    payload[..2].copy_from_slice(&version.to_be_bytes());
+    payload.truncate(len.unwrap_or(payload.len()));
+    let (key, rng) = (&sim.world.keys[2], &mut sim.peers[0].rng);
+    seal(&known.header, &payload, &keys, key, 1, rng)
+}
+
 /// Whoever wrote it has another program: that is no fault of theirs.
 #[test]
 fn a_snapshot_of_an_unknown_version_opens_nothing_and_blames_nobody() {
     for version in [SNAPSHOT_VERSION + 1, SNAPSHOT_VERSION - 1] {
         let mut sim = sim(CrdtKind::Yjs);
-        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
-        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
-        let mut payload = open(&known, &keys).unwrap().to_vec();
-        payload[..2].copy_from_slice(&version.to_be_bytes());
         // What another version says may be in any form.
-        payload.truncate(40);
-        let record = seal(
-            &known.header,
-            &payload,
-            &keys,
-            &sim.world.keys[2],
-            1,
-            &mut sim.peers[0].rng,
-        );
+        let record = snapshot_of_version(&mut sim, version, Some(40));
         sim.order(vec![record], None);
         sim.settle();
         let author = Author {
@@ -570,12 +569,7 @@ fn a_snapshot_of_an_unknown_version_opens_nothing_and_blames_nobody() {
 fn who_holds_the_log_does_not_judge_a_snapshot_of_an_unknown_version() {
     for version in [SNAPSHOT_VERSION + 1, SNAPSHOT_VERSION - 1] {
         let mut sim = sim(CrdtKind::Yjs);
-        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
-        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
-        let mut payload = open(&known, &keys).unwrap().to_vec();
-        payload[..2].copy_from_slice(&version.to_be_bytes());
-        let (key, rng) = (&sim.world.keys[2], &mut sim.peers[0].rng);
-        let record = seal(&known.header, &payload, &keys, key, 1, rng);
+        let record = snapshot_of_version(&mut sim, version, None);
         sim.order(vec![record], None);
         sim.settle();
         assert_eq!(
@@ -604,12 +598,7 @@ fn who_holds_the_log_does_not_judge_a_snapshot_of_an_unknown_version() {
 fn a_snapshot_of_an_unknown_version_is_replaced() {
     let mut sim = sim(CrdtKind::Yjs);
     for round in 0..5 {
-        let known = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
-        let keys = DocKeys::derive(&root(known.header.epoch), &DOC);
-        let mut payload = open(&known, &keys).unwrap().to_vec();
-        payload[..2].copy_from_slice(&u16::MAX.to_be_bytes());
-        let (key, rng) = (&sim.world.keys[2], &mut sim.peers[0].rng);
-        let record = seal(&known.header, &payload, &keys, key, 1, rng);
+        let record = snapshot_of_version(&mut sim, u16::MAX, None);
         sim.order(vec![record], None);
         sim.settle();
         assert!(!is_heal_due(&sim, 1), "it was not looked at");

@@ -128,22 +128,28 @@ fn where_both_sides_went_on_everybody_converges_on_everything() {
 /// Nobody waits for whoever does not come back: others carry it, and say whose it is.
 #[test]
 fn what_its_author_does_not_carry_others_do() {
-    let (mut world, group, document) = went_on(5);
-    world.go_online(BEN);
-    while carriers(&world, CLEO).is_empty() {
-        world.advance(100);
-    }
-    // His own goes first; hers is her turn before. Where the service collects for a while, both may come after that.
     let names = |one: &str, other: &str| (one.to_owned(), other.to_owned());
     let own = names("ben", "ben");
-    assert_eq!(carriers(&world, CLEO).first(), Some(&own));
-    world.advance(CARRIED_MS);
-    let text = world.text(CLEO, group, document);
-    assert!(text.contains(" ben") && text.contains(" ana"), "{text}");
-    assert_eq!(carriers(&world, CLEO), [own, names("ana", "ben")]);
-    world.go_online(ANA);
-    world.advance(CARRIED_MS);
-    all_is_well(&mut world, group, document, &WORDS);
+    let mut waited = 0;
+    for seed in 1..9 {
+        let (mut world, group, document) = went_on(seed);
+        world.go_online(BEN);
+        while carriers(&world, CLEO).is_empty() {
+            world.advance(2_000);
+        }
+        // His own goes as soon as the service takes it, which holds all logs for a minute first; hers is her turn before, which may be over by then.
+        let first = carriers(&world, CLEO);
+        assert_eq!(first.first(), Some(&own));
+        waited += usize::from(first == std::slice::from_ref(&own));
+        world.advance(CARRIED_MS);
+        let text = world.text(CLEO, group, document);
+        assert!(text.contains(" ben") && text.contains(" ana"), "{text}");
+        assert_eq!(carriers(&world, CLEO), [own.clone(), names("ana", "ben")]);
+        world.go_online(ANA);
+        world.advance(CARRIED_MS);
+        all_is_well(&mut world, group, document, &WORDS);
+    }
+    assert!(waited > 0, "hers went with his every time");
 }
 
 /// All come back at once, and hold the same.
