@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use conclave_doc::DocKeys;
-use conclave_identity::{PARALLEL_S, verify_head};
+use conclave_identity::{is_parallel, is_rollback, verify_head};
 use conclave_presence::{Beats, Heard, Pulse};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request};
@@ -23,8 +23,6 @@ use crate::slot::DocSlot;
 use crate::stand::Stand;
 use crate::timers::TimerKind;
 
-/// Counters of one login lie below those of the next, as those of presence do.
-const COUNTERS_PER_LOGIN: u32 = 32;
 /// Most logs of a group of which somebody was shown more than this device, and that are looked into at once.
 const AWAITED: usize = 64;
 /// A service names its generation to a new connection: one is made for what members name, so often at most, in milliseconds.
@@ -140,7 +138,7 @@ impl Cx {
         if !others || !group.may_act() {
             return;
         }
-        let (now, first) = (self.now, self.device.life().logins << COUNTERS_PER_LOGIN);
+        let (now, first) = (self.now, self.first_counter());
         if !self.pulses.groups.contains_key(&group.id) {
             let of = OfGroup {
                 beats: Beats::new(first),
@@ -302,10 +300,7 @@ impl Cx {
         let Some(later) = pinned.after(of.number).copied() else {
             return;
         };
-        let begun = later.begun.0.div_ceil(1000);
-        if head.seconds > begun.saturating_add(PARALLEL_S)
-            && self.convict_of_parallel(*log, of, &later, head)
-        {
+        if is_parallel(&later, head) && self.convict_of_parallel(*log, of, &later, head) {
             let what = FindingKind::ParallelGeneration;
             self.finding(log.group, log.document, what, Some(Suspect::Service));
         }
@@ -323,12 +318,10 @@ impl Cx {
         if known.is_some_and(|known| known.signed == *head || known.against.is_some()) {
             return;
         }
-        let goes_back =
-            |a: &SignedHead, b: &SignedHead| a.head.size > b.head.size && b.seconds > a.seconds;
         let known = known.map(|known| known.signed);
         let rolled = match known {
-            Some(known) if goes_back(&known, head) => Some((known, *head)),
-            Some(known) if goes_back(head, &known) => Some((*head, known)),
+            Some(known) if is_rollback(&known, head) => Some((known, *head)),
+            Some(known) if is_rollback(head, &known) => Some((*head, known)),
             _ => None,
         };
         let here = own_log(whole, document).head_at(head.head.size);

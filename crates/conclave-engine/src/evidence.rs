@@ -1,6 +1,7 @@
 //! Evidence that convicts: what the service, or a device, signed and no honest one signs together. It is kept as it is found, outlives document and
 //! membership, and can be shown to a stranger who knows the service's key.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub use conclave_identity::{Proven, Unproven, convict};
@@ -207,13 +208,24 @@ impl OwnLog for Document {
 }
 
 /// A group's own log: heads since its epoch began, proofs since this program has followed it.
-#[derive(Debug, Clone)]
-pub(crate) struct GroupLog {
+#[derive(Debug)]
+pub(crate) struct GroupLog<'a> {
+    /// Copies of it share its parts.
     state: GroupState,
-    tree: LogView,
+    tree: Cow<'a, LogView>,
 }
 
-impl OwnLog for GroupLog {
+impl GroupLog<'_> {
+    /// The same apart from its group, as long as the log is.
+    pub(crate) fn into_owned(self) -> GroupLog<'static> {
+        GroupLog {
+            state: self.state,
+            tree: Cow::Owned(self.tree.into_owned()),
+        }
+    }
+}
+
+impl OwnLog for GroupLog<'_> {
     fn size(&self) -> u64 {
         self.state.size()
     }
@@ -230,11 +242,11 @@ impl OwnLog for GroupLog {
 
 impl Group {
     /// What is here of its own log.
-    pub(crate) fn own_log(&self) -> GroupLog {
+    pub(crate) fn own_log(&self) -> GroupLog<'_> {
         let state = self.state().clone();
         let tree = match &self.tree {
-            Some(tree) if *tree.frontier() == state.frontier => tree.clone(),
-            _ => LogView::new(state.frontier.clone()),
+            Some(tree) if *tree.frontier() == state.frontier => Cow::Borrowed(tree),
+            _ => Cow::Owned(LogView::new(state.frontier.clone())),
         };
         GroupLog { state, tree }
     }

@@ -391,12 +391,17 @@ impl Cx {
         at_ms.saturating_sub(now_ms)
     }
 
+    /// Where counters of sessions and beats begin on this connection: above all of the logins before.
+    pub(crate) fn first_counter(&self) -> u64 {
+        self.device.life().logins << COUNTERS_PER_LOGIN
+    }
+
     fn join(&mut self, group: &Group, doc: &Doc, seat: &mut Seat) {
         let Some(open) = self.link.open(group.id, doc.id) else {
             return;
         };
         let (channel, author) = (open.channel, open.session.author());
-        let first = self.device.life().logins << COUNTERS_PER_LOGIN;
+        let first = self.first_counter();
         let before = self.presence.counters.get(&(group.id, doc.id)).copied();
         let counter = before.unwrap_or_default().max(first);
         let room = Room::new(group.id, doc.id, author, counter, &mut self.rng);

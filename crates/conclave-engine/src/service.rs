@@ -1,7 +1,7 @@
 //! The service that this device knows: its key, its generations, and the largest heads that it has signed (design: a service only appends,
 //! and its own signature on a head proves that it had that much).
 
-use conclave_identity::{verify_generation, verify_head, verify_loss};
+use conclave_identity::{is_rollback, verify_generation, verify_head, verify_loss};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::Request;
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
@@ -396,7 +396,7 @@ impl Cx {
             let both = (&known.signed, signed);
             if old.size == new.size && old.root != new.root {
                 self.convict_of_fork(log, &generation, both, &());
-            } else if new.size < old.size && signed.seconds > known.signed.seconds {
+            } else if is_rollback(&known.signed, signed) {
                 // Perhaps it was put back, and says so next.
                 self.convict_of_rollback(log, &generation, both);
             }

@@ -12,7 +12,20 @@ use crate::keys::verify;
 use crate::service::{verify_generation, verify_head};
 
 /// A head may be signed so long after a later generation began, in seconds: a service that is being put back may end what it is at.
-pub const PARALLEL_S: u64 = 600;
+const PARALLEL_S: u64 = 600;
+
+/// Whether a log became shorter: `b` is smaller than `a`, and was signed later. Within one second a log may have grown.
+#[must_use]
+pub fn is_rollback(a: &SignedHead, b: &SignedHead) -> bool {
+    b.head.size < a.head.size && b.seconds > a.seconds
+}
+
+/// Whether a head was signed long after a generation began that is later than its own.
+#[must_use]
+pub fn is_parallel(later: &Generation, head: &SignedHead) -> bool {
+    let begun = later.begun.0.div_ceil(1000);
+    head.seconds > begun.saturating_add(PARALLEL_S)
+}
 
 /// What evidence proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,17 +164,14 @@ pub fn convict(service_key: &[u8; 32], evidence: &Evidence) -> Result<Proven, Un
         }
         Charge::Rollback { a, b } => {
             let (log, a, b) = both(head(a)?, head(b)?)?;
-            // Within one second a log may have grown.
-            contradicts(b.head.size < a.head.size && b.seconds > a.seconds)?;
+            contradicts(is_rollback(&a, &b))?;
             Ok(Proven::Rollback { log, a, b })
         }
         Charge::Equivocation { certificate, a, b } => equivocation(certificate, a, b),
         Charge::Parallel { later, a } => {
             of_service(later)?;
             let (log, a) = head(a)?;
-            let begun = later.begun.0.div_ceil(1000);
-            let is_later = later.number > generation.number;
-            contradicts(is_later && a.seconds > begun.saturating_add(PARALLEL_S))?;
+            contradicts(later.number > generation.number && is_parallel(later, &a))?;
             Ok(Proven::Parallel {
                 log,
                 a,

@@ -105,7 +105,7 @@ pub use enrol::{
     APPROVAL_LABEL, DeviceApproval, DeviceRequest, HandsOver, REQUEST_LABEL, enrol_first,
 };
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
-pub use evidence::{PARALLEL_S, Proven, Unproven, convict};
+pub use evidence::{Proven, Unproven, convict, is_parallel, is_rollback};
 pub use keys::{DeviceKey, UserKey, verify, wipe_stack};
 pub use list::{
     DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,

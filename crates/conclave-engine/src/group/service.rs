@@ -326,7 +326,7 @@ impl Cx {
         if shown == Some(Shown::Contradicts) {
             self.log_away(group, Stand::Contradicted, head.size);
         } else if known.is_some_and(|root| root != head.root) {
-            let own = group.own_log();
+            let own = group.own_log().into_owned();
             let stand = self.forked(group, None, signed.as_ref(), &own);
             self.log_away(group, stand, head.size);
         } else if head.size < own.size {
