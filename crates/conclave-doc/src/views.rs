@@ -1,19 +1,27 @@
 //! Writing edits again as a difference between two states of a document.
 
-use conclave_crdt::{Crdt, CrdtError, merged_json, merged_text};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, merged_json, merged_text};
+use serde_json::Value;
 
 /// What a document shows, in the forms in which edits can be made from a difference.
 #[derive(PartialEq)]
 pub(crate) struct Views {
     pub text: Option<String>,
-    pub json: Option<serde_json::Value>,
+    pub json: Option<Value>,
 }
 
 impl Views {
     /// Reads a document. A view that cannot be read is left out.
     pub(crate) fn of(crdt: &mut dyn Crdt) -> Self {
         let text = crdt.text().and_then(|view| view.text().ok());
-        let json = crdt.json().and_then(|view| view.to_json().ok());
+        let mut json = crdt.json().and_then(|view| view.to_json().ok());
+        // Automerge's text stands in the document's map as well, but for an empty one: then a text that was written into it elsewhere would be a new value.
+        if crdt.kind() == CrdtKind::Automerge
+            && text.as_deref() == Some("")
+            && let Some(Value::Object(map)) = &mut json
+        {
+            map.entry("text").or_insert_with(|| "".into());
+        }
         Self { text, json }
     }
 
@@ -70,7 +78,6 @@ pub(crate) fn tell_all(base: &mut dyn Crdt, mine: &mut dyn Crdt) -> bool {
 mod tests {
     use super::*;
     use crate::content::Fresh;
-    use conclave_crdt::CrdtKind;
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng;
 

@@ -615,3 +615,29 @@ fn an_unmatched_snapshot_of_what_is_void_is_healed() {
         assert_eq!(sim.check(2), Some(Judgement::Match));
     }
 }
+
+/// What others wrote behind a void record is written again by each of them, whoever learns of the void first.
+#[test]
+fn what_follows_a_void_is_written_again_by_each_of_its_authors() {
+    for kind in KINDS {
+        for order in [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0], [2, 1, 3, 0]] {
+            // What is void made the text's root, where an engine has none before.
+            let mut sim = Sim::new(kind, &FOUR, "");
+            sim.settle();
+            let first = sim.service.size();
+            for (at, line) in [(0, "one\n"), (0, "two\n"), (1, "three\n"), (0, "four\n")] {
+                sim.peers[at].insert(99, line);
+                sim.settle();
+                bounce_all(&mut sim);
+            }
+            void(&mut sim, first);
+            sim.reach(1);
+            for at in order {
+                process_void(&mut sim, at);
+                sim.settle();
+                bounce_all(&mut sim);
+            }
+            texts_agree(&mut sim, &["two\n", "three\n", "four\n"], &["one"]);
+        }
+    }
+}
