@@ -125,7 +125,8 @@ pub(crate) fn device_at(
 pub(crate) fn read_data(bytes: &[u8]) -> Result<CommitData, CommitFault> {
     let data: CommitData =
         decode("commit data", bytes, COMMIT_DATA_BYTES).map_err(|_| CommitFault::Data)?;
-    if data.version != COMMIT_DATA_VERSION {
+    // What nobody of this version judges, nobody takes.
+    if data.version != COMMIT_DATA_VERSION || data.checkpoint.is_some() {
         return Err(CommitFault::Data);
     }
     Ok(data)

@@ -1,10 +1,10 @@
 //! Commits and proposals that break the rules: refused by the service, and by every member if the service orders them all the same.
 
 use conclave_mls::{Fault, MlsError, Plan, ProcessError};
-use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::group::{Checkpoint, CommitBundle, CommitData, GroupEntry};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
-use conclave_proto::{Hash, Refusal, UnixMs};
+use conclave_proto::{Hash, Head, Refusal, UnixMs};
 use openmls::extensions::{Extension, ExternalSender, UnknownExtension};
 
 use crate::forge;
@@ -106,6 +106,23 @@ fn a_wrong_roster_hash() {
         builder.force_self_update(true)
     });
     refused(&mut world, 1, &bundle, CommitFault::Roster);
+}
+
+#[test]
+fn a_commit_with_what_a_later_version_will_mean_is_refused() {
+    let checkpoint = Some(Checkpoint { head: Head::EMPTY });
+    for (version, checkpoint) in [(1, checkpoint), (2, None)] {
+        let mut world = World::with_roles(28, &[Role::Editor]);
+        let data = CommitData {
+            version,
+            checkpoint,
+            ..forge::data(&world)
+        };
+        let bundle = forge::commit(&world, 1, &data, |builder, _| {
+            builder.force_self_update(true)
+        });
+        refused(&mut world, 1, &bundle, CommitFault::Data);
+    }
 }
 
 #[test]
