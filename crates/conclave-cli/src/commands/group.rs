@@ -331,16 +331,24 @@ async fn invitations(context: &Context) -> Result<Shown> {
 }
 
 async fn find_invitation(context: &Context, typed: &str) -> Result<GroupId> {
-    let named = |invitation: InvitationInfo| Named {
-        value: invitation.group,
-        id: invitation.group.to_string(),
-        within: None,
-        name: invitation.inviter_name,
+    // By the group's id, or by who invites.
+    let named = |invitation: InvitationInfo| {
+        let of = |id: String, name| Named {
+            value: invitation.group,
+            id,
+            within: None,
+            name,
+        };
+        let by_group = of(
+            invitation.group.to_string(),
+            invitation.inviter_name.clone(),
+        );
+        [by_group, of(invitation.inviter.to_string(), None)]
     };
     let list: Vec<_> = waiting_invitations(context)
         .await?
         .into_iter()
-        .map(named)
+        .flat_map(named)
         .collect();
     find("invitation", typed, &list, "conclave group invitations")
 }

@@ -321,7 +321,7 @@ fn failed(step: Step, place: &str, group: &str, who: Option<&str>) -> Three {
         Step::ReadDocument if who.is_some() => three(
             format!("The state from which {place} would be opened here is one that nobody may write."),
             probably(who),
-            "Ask that person about it. Whoever has the document open can copy it into a new one; an admin can delete this one: `conclave doc delete`.",
+            "Ask that person about it. Whoever has the document open can copy it into a new one; an admin can delete this one: `conclave doc archive --delete`.",
         ),
         Step::ReadDocument => three(
             format!("What others wrote into {place} cannot be read here."),

@@ -3,7 +3,7 @@
 use conclave_crdt::cost::BALANCE_CAP;
 use conclave_crdt::{CrdtError, CrdtKind, ReplicaId, create};
 
-use super::{Costly, YJS, automerge, by_turns, nested, one, two_at_one_place, typed};
+use super::{Costly, Spot, YJS, automerge, by_turns, nested, one, two_at_one_place, typed};
 
 /// Updates in the order of a log, all by one user.
 #[derive(Debug, Clone)]
@@ -66,6 +66,45 @@ pub fn histories(seeds: u64) -> Result<Vec<History>, CrdtError> {
         let name = format!("what waited in a text of {turns}");
         push(name, CrdtKind::Yjs, 10_000, waited);
     }
+    // Marks inside of a block stay when it is deleted, and where it is joined again.
+    let marked = vec![
+        one(|update| update.text((1, 0), None, None, &"x".repeat(64))),
+        one(|update| {
+            for index in 0..20 {
+                update.text((9, index), Some((1, 0)), Some((1, 2 * index + 3)), "y");
+            }
+        }),
+        one(|update| update.delete(1, 1, 63)),
+        one(|update| update.delete(9, 0, 20)),
+        one(|update| update.text((5, 0), Some((1, 0)), None, "z")),
+        one(|update| update.delete(1, 0, 1)),
+    ];
+    push(
+        "marks of what is deleted".into(),
+        CrdtKind::Yjs,
+        2_000,
+        marked,
+    );
+    // Each but the last comes before others, as a deleted block.
+    let key = Spot {
+        key: Some("k"),
+        ..Spot::default()
+    };
+    let before = vec![
+        one(|update| update.item((9, 0), key, 8, &[1, 126])),
+        one(|update| {
+            for client in (2..9).rev() {
+                update.item((client, 0), key, 8, &[1, 126]);
+            }
+        }),
+        one(|update| update.item((10, 0), key, 8, &[1, 126])),
+    ];
+    push(
+        "before another value of a key".into(),
+        CrdtKind::Yjs,
+        2_000,
+        before,
+    );
     let nowhere = vec![
         vec![1, 1, b't', 0, 4, 1, 1, b't', 2, b'x', b'y', 0],
         vec![1, 1, b'u', 0, 4, 1, 1, b'u', 1, b'x', 0],
