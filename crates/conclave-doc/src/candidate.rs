@@ -1,9 +1,11 @@
 //! One record on its way through judging.
 
+use conclave_proto::codec::encode;
 use conclave_proto::record::{RECORD_LABEL, Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, UserId};
 use conclave_rules::{RosterRow, verify_signature};
+use tls_codec::Size;
 
 use crate::context::Blocked;
 use crate::error::{Fault, Finding, Suspect};
@@ -23,7 +25,7 @@ pub(crate) enum Source {
 }
 
 /// What is decided without a content key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Standing {
     /// The position of the active snapshot, which is known already.
     Position,
@@ -40,7 +42,7 @@ pub(crate) enum Standing {
         seen: Option<RecordFault>,
     },
     /// A snapshot that becomes the active one.
-    Snapshot(SnapshotInfo),
+    Snapshot(Box<SnapshotInfo>),
 }
 
 /// One examined record.
@@ -49,16 +51,46 @@ pub(crate) struct Candidate {
     pub seq: u64,
     /// None where only the leaf is known.
     pub record: Option<Record>,
+    /// The record, encoded once: its hash, the associated data of its AEAD and its row are made of it.
+    pub encoded: Encoded,
     /// What the signature covers.
     pub core: Hash,
     pub leaf: Hash,
-    /// Encoded size of the record, in bytes.
-    pub bytes: u32,
     /// Encoded size in the queue, in bytes.
     pub queued_bytes: usize,
     pub user: UserId,
     pub source: Source,
     pub standing: Standing,
+}
+
+/// A record in its encoding; empty where there is none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    header_bytes: usize,
+}
+
+impl Encoded {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            bytes: encode(record),
+            header_bytes: record.header.tls_serialized_len(),
+        }
+    }
+
+    /// The header in its encoding.
+    pub(crate) fn header(&self) -> &[u8] {
+        self.bytes.get(..self.header_bytes).unwrap_or_default()
+    }
+
+    /// Size of the record, in bytes.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 impl Candidate {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::cost::Meter;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Inspected, ReplicaId};
-use conclave_proto::codec::encode;
 use conclave_proto::hash::labelled;
 use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::{Author, DeviceId, DocumentId, InstanceId};
@@ -13,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::candidate::Encoded;
 use crate::charge::ANY;
 use crate::context::DocContext;
 use crate::state::{Effect, LogState, News};
@@ -146,8 +146,8 @@ pub(crate) enum Received {
 }
 
 impl Received {
-    pub(crate) fn of(record: &Record) -> Self {
-        let bytes = encode(record);
+    pub(crate) fn of(record: &Record, encoded: Encoded) -> Self {
+        let bytes = encoded.into_bytes();
         match record.header.body {
             RecordBody::Snapshot(_) => Self::Snapshot(bytes),
             _ => Self::Chained(bytes),

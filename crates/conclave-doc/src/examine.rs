@@ -10,7 +10,7 @@ use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head};
 use conclave_rules::Chain;
 use tls_codec::Size;
 
-use crate::candidate::{Candidate, Source, Standing, Step, Stop, WHOLE_COUNT};
+use crate::candidate::{Candidate, Encoded, Source, Standing, Step, Stop, WHOLE_COUNT};
 use crate::context::{Blocked, DocContext};
 use crate::error::{Fault, Finding, Suspect};
 use crate::incoming::{Elided, Form};
@@ -130,10 +130,10 @@ impl<'a> Examiner<'a> {
         if let Some(clock) = link {
             self.advance(record.header.author, clock, candidate.leaf);
         }
-        match candidate.standing {
+        match &candidate.standing {
             Standing::Refused { .. } => {}
             Standing::Snapshot(info) => {
-                self.trial.active = info;
+                self.trial.active = **info;
                 self.trial.epoch_high = self.trial.epoch_high.max(record.header.epoch);
             }
             _ => self.trial.epoch_high = self.trial.epoch_high.max(record.header.epoch),
@@ -244,9 +244,7 @@ impl<'a> Examiner<'a> {
     ) -> Step {
         Step::Candidate(Candidate {
             seq,
-            bytes: record.as_ref().map_or(0, |record| {
-                u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX)
-            }),
+            encoded: record.as_ref().map(Encoded::of).unwrap_or_default(),
             record,
             core: Hash::ZERO,
             leaf,

@@ -368,7 +368,7 @@ impl Known<'_> {
     /// The snapshot that a record is. The one from which a document was opened is known by its leaf alone in the log.
     fn snapshot_at(&self, seq: u64, entry: &TailEntry) -> Option<SnapshotInfo> {
         if let News::Snapshot(info) = &entry.effect.news {
-            return Some(*info);
+            return Some(**info);
         }
         let mut heard = self.state.heard().iter().map(|it| it.info);
         heard.find(|info| (info.seq, info.id) == (seq, entry.effect.leaf))

@@ -177,14 +177,20 @@ impl Incoming {
     pub(crate) fn insert(&mut self, seq: u64, form: Form) {
         self.end = self.end.max(seq.saturating_add(1));
         let size = form.tls_serialized_len();
-        if self
+        let is_last = self
             .queue
-            .get(&seq)
-            .is_some_and(|present| present.worth() > form.worth() || present.proves(&form))
-        {
-            return;
+            .last_key_value()
+            .is_none_or(|(last, _)| *last < seq);
+        if !is_last {
+            if self
+                .queue
+                .get(&seq)
+                .is_some_and(|present| present.worth() > form.worth() || present.proves(&form))
+            {
+                return;
+            }
+            self.remove(seq);
         }
-        self.remove(seq);
         let is_next = self
             .queue
             .first_key_value()
@@ -263,12 +269,23 @@ impl Incoming {
         }
     }
 
-    /// A lent record of `bytes` encoded bytes has its place in the log.
-    pub(crate) fn settle(&mut self, seq: u64, bytes: usize) {
-        if self.queue.remove(&seq).is_some() {
-            self.bytes = self.bytes.saturating_sub(bytes);
-            self.dirty.insert(seq);
+    /// Lent records from `from` up to `to` (exclusive), of `bytes` encoded bytes, have their place in the log.
+    pub(crate) fn settle(&mut self, from: u64, to: u64, bytes: usize) {
+        let mut above = self.queue.split_off(&to);
+        drop(self.queue.split_off(&from));
+        if self.queue.is_empty() {
+            self.queue = above;
+        } else {
+            self.queue.append(&mut above);
         }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        // Only what has a row is to lose it.
+        for rows in [&mut self.dirty, &mut self.unwritten] {
+            let mut above = rows.split_off(&to);
+            drop(rows.split_off(&from));
+            rows.append(&mut above);
+        }
+        self.dirty.extend(self.stored.range(from..to).copied());
     }
 
     pub(crate) fn is_empty(&self) -> bool {

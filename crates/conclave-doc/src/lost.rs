@@ -27,7 +27,7 @@ use crate::kept::{KeptItem, KeptLog};
 use crate::outbox::{OutItem, header_template};
 use crate::payload::{CarriedPayload, Tables};
 use crate::replica::judge_replicas;
-use crate::seal::{KeyRing, open};
+use crate::seal::KeyRing;
 use crate::unsent::Unsent;
 use crate::views::{Views, tell_all};
 
@@ -366,7 +366,7 @@ fn lost_in(record: &Record, keys: &mut KeyRing<'_>) -> Option<CarriedPayload> {
     let of_epoch = keys.get(record.header.epoch)?;
     match record.header.body {
         RecordBody::Carried(_) => {
-            let payload = open(record, of_epoch).ok()?;
+            let payload = of_epoch.open(record).ok()?;
             CarriedPayload::from_bytes(&payload).ok()
         }
         _ => Some(CarriedPayload {

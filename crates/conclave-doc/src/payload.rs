@@ -100,9 +100,14 @@ impl Tables {
     /// Operations of a device up to these counters are in the log.
     pub(crate) fn claim(&mut self, device: DeviceId, claims: &[(ReplicaId, u64)]) {
         for (replica, next) in claims {
-            let next = *next;
-            self.owners
-                .insert(replica.clone(), ReplicaOwner { device, next });
+            let owner = ReplicaOwner {
+                device,
+                next: *next,
+            };
+            match self.owners.get_mut(replica) {
+                Some(known) => *known = owner,
+                None => drop(self.owners.insert(replica.clone(), owner)),
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::payload::{Tables, VerdictPayload};
 use crate::replica::judge_replicas;
-use crate::seal::{KeyRing, open};
+use crate::seal::KeyRing;
 use crate::state::{Effect, LogState, News};
 use crate::views::{Views, tell_all};
 
@@ -316,7 +316,7 @@ impl Document {
                 let Some(key) = keys.get(epoch) else {
                     return Ok(None);
                 };
-                let plain = Plain::from(open(record, key)?);
+                let plain = Plain::from(key.open(record)?);
                 if matches!(record.header.body, RecordBody::Verdict(_)) {
                     if let Some(version) = VerdictPayload::unknown_version(plain.as_slice()) {
                         effect.news = News::None;

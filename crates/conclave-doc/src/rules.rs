@@ -4,9 +4,8 @@ use conclave_proto::record::{Record, RecordBody, RecordHeader, check_link, recor
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, UserId};
 use conclave_rules::{Fit, Gate, LogId, Place, RosterRow, Seen, judge_record};
-use tls_codec::Size;
 
-use crate::candidate::{Candidate, Source, Standing, Step, WHOLE_COUNT};
+use crate::candidate::{Candidate, Encoded, Source, Standing, Step, WHOLE_COUNT};
 use crate::context::Blocked;
 use crate::error::{Fault, Suspect};
 use crate::examine::Examiner;
@@ -23,7 +22,8 @@ impl Examiner<'_> {
         mut source: Source,
         queued_bytes: usize,
     ) -> Step {
-        let core = record.core();
+        let encoded = Encoded::of(&record);
+        let core = record.sealed.core_of(encoded.header());
         let leaf = record_leaf(&core, &record.sealed.signature);
         let header = record.header;
         if header.author == self.outbox.author
@@ -35,7 +35,7 @@ impl Examiner<'_> {
             source = Source::Own;
         }
         let row = self.ctx.row(&header.author.device, header.epoch);
-        let bytes = u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX);
+        let bytes = encoded.len();
         let user = row.map_or(UserId::ZERO, |row| row.user);
         let standing = Standing::Position;
         let mut candidate = Candidate {
@@ -43,7 +43,7 @@ impl Examiner<'_> {
             record: Some(record),
             core,
             leaf,
-            bytes,
+            encoded,
             queued_bytes,
             user,
             source,
@@ -77,7 +77,7 @@ impl Examiner<'_> {
                     let fault = Some(Fault::Record(RecordFault::Signature));
                     return Step::Stop(candidate.into_form(), Blocked::Unverified, fault);
                 }
-                candidate.standing = Standing::Snapshot(SnapshotInfo {
+                candidate.standing = Standing::Snapshot(Box::new(SnapshotInfo {
                     seq,
                     id: leaf,
                     author: header.author,
@@ -89,7 +89,7 @@ impl Examiner<'_> {
                     bytes: u64::from(bytes),
                     // Known when it has its place.
                     weight: Weight::default(),
-                });
+                }));
                 Step::Candidate(candidate)
             }
             Err(fault) => match (fault, header.body.chained()) {

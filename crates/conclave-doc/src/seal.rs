@@ -15,9 +15,9 @@ use chacha20::hchacha;
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
 use conclave_identity::DeviceKey;
-use conclave_mls::{EpochRoot, Secret32, expand_with_label};
+use conclave_mls::{EpochRoot, LabelExpander, Secret32, expand_with_label};
 use conclave_proto::DocumentId;
-use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::codec::{Bytes, encode, with_prefix};
 use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, Sealed};
 use conclave_proto::refusal::RecordFault;
 use conclave_rules::max_sealed_bytes;
@@ -32,7 +32,41 @@ const PAD_MARK: u8 = 0x80;
 pub(crate) struct KeyRing<'a> {
     source: &'a dyn KeySource,
     document: DocumentId,
-    keys: BTreeMap<u64, DocKeys>,
+    keys: BTreeMap<u64, ReadyKeys>,
+}
+
+/// Keys of one document in one epoch that open many records in a row. They live for one call.
+pub(crate) struct ReadyKeys {
+    content: Zeroizing<[u8; 32]>,
+    commitments: LabelExpander,
+}
+
+impl ReadyKeys {
+    /// The keys of the record with this nonce.
+    pub(crate) fn of_record(&self, nonce: &[u8; 24]) -> RecordKeys {
+        let (salt, _) = split_nonce(nonce);
+        let content = hchacha::<U10>(Key::from_slice(self.content.as_slice()), salt.into());
+        RecordKeys {
+            content: Zeroizing::new(content.into()),
+            commitment: Zeroizing::new(*self.commitments.expand(nonce).as_bytes()),
+        }
+    }
+
+    /// As [`open`].
+    pub(crate) fn open(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
+        open_with(record, &self.of_record(&record.sealed.nonce))
+    }
+
+    /// As [`open`], with the header in its encoding.
+    pub(crate) fn open_encoded(
+        &self,
+        encoded_header: &[u8],
+        record: &Record,
+    ) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
+        let keys = self.of_record(&record.sealed.nonce);
+        let most = max_sealed_bytes(&record.header.body);
+        open_bytes(encoded_header, &record.sealed, most, &keys)
+    }
 }
 
 impl<'a> KeyRing<'a> {
@@ -45,12 +79,12 @@ impl<'a> KeyRing<'a> {
     }
 
     /// The keys of an epoch, if its root is held.
-    pub(crate) fn get(&mut self, epoch: u64) -> Option<&DocKeys> {
+    pub(crate) fn get(&mut self, epoch: u64) -> Option<&ReadyKeys> {
         match self.keys.entry(epoch) {
             Entry::Occupied(entry) => Some(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let root = self.source.root(epoch)?;
-                Some(entry.insert(DocKeys::derive(&root, &self.document)))
+                Some(entry.insert(DocKeys::derive(&root, &self.document).ready()))
             }
         }
     }
@@ -110,12 +144,13 @@ impl DocKeys {
     /// The keys of the record with this nonce.
     #[must_use]
     pub fn of_record(&self, nonce: &[u8; 24]) -> RecordKeys {
-        let (salt, _) = split_nonce(nonce);
-        let content = hchacha::<U10>(Key::from_slice(self.content.as_slice()), salt.into());
-        let commitment = expand_with_label(&self.commitment, "record", nonce);
-        RecordKeys {
-            content: Zeroizing::new(content.into()),
-            commitment: Zeroizing::new(*commitment.as_bytes()),
+        self.ready().of_record(nonce)
+    }
+
+    fn ready(&self) -> ReadyKeys {
+        ReadyKeys {
+            content: self.content.clone(),
+            commitments: LabelExpander::new(&self.commitment, "record"),
         }
     }
 }
@@ -174,9 +209,7 @@ impl RecordKeys {
         // HMAC takes keys of any length, so this cannot fail; a fresh MAC under the empty key would verify nothing.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.commitment.as_slice())
             .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
-        mac.update(&encode(&conclave_proto::codec::Varint(
-            encoded_header.len() as u64,
-        )));
+        with_prefix(encoded_header.len(), |prefix| mac.update(prefix));
         mac.update(encoded_header);
         mac.update(nonce);
         mac.update(tag);

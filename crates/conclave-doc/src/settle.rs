@@ -17,7 +17,7 @@ use crate::examine::Examiner;
 use crate::outbox::{OutItem, Own};
 use crate::payload::VerdictPayload;
 use crate::replica::{judge_replicas, squats};
-use crate::seal::{KeyRing, open};
+use crate::seal::KeyRing;
 use crate::state::{Effect, News};
 
 /// Most records judged at once.
@@ -148,14 +148,17 @@ impl Document {
         }
         let mut halted = None;
         let mut refused = Vec::new();
+        let from = candidates.first().map(|first| first.seq);
+        let (mut next, mut bytes) = (from.unwrap_or_default(), 0usize);
         let mut rest = candidates.into_iter();
-        for candidate in rest.by_ref() {
-            match self.settle_one(ctx, &candidate, &mut keys, outcome) {
+        for mut candidate in rest.by_ref() {
+            match self.settle_one(ctx, &mut candidate, &mut keys, outcome) {
                 Ok(refused_own) => {
                     let costly = self.content.tail.last();
                     let costly = costly.is_some_and(|it| it.effect.news == News::Costly);
                     refused.extend(refused_own.map(|item| (item, costly)));
-                    self.incoming.settle(candidate.seq, candidate.queued_bytes);
+                    next = candidate.seq.saturating_add(1);
+                    bytes = bytes.saturating_add(candidate.queued_bytes);
                 }
                 Err(halt) => {
                     halted = Some((candidate.seq, halt));
@@ -168,6 +171,9 @@ impl Document {
         for candidate in rest {
             self.incoming
                 .give_back(candidate.seq, candidate.into_form());
+        }
+        if let Some(from) = from {
+            self.incoming.settle(from, next, bytes);
         }
         self.log.truncate(self.content.size());
         let lost = self.apply_settled(ctx, outcome)?;
@@ -247,13 +253,13 @@ impl Document {
     fn settle_one(
         &mut self,
         ctx: &DocContext<'_>,
-        candidate: &Candidate,
+        candidate: &mut Candidate,
         keys: &mut KeyRing<'_>,
         outcome: &mut DeliverOutcome,
     ) -> Result<Option<OutItem>, Halt> {
         let mut effect = Effect {
             leaf: candidate.leaf,
-            bytes: candidate.bytes,
+            bytes: candidate.encoded.len(),
             epoch: None,
             link: None,
             claims: Vec::new(),
@@ -340,7 +346,8 @@ impl Document {
         }
         let applied = update.is_some() || matches!(effect.news, News::Verdict { .. } | News::Void);
         let idle = (was_read && !applied).then(|| Idle::Sealed(Box::new(record.clone())));
-        self.place(effect, update, idle, Some(record), unapplied);
+        let sealed = Received::of(record, std::mem::take(&mut candidate.encoded));
+        self.place(effect, update, idle, Some(sealed), unapplied);
         Ok(popped.filter(|_| !stands))
     }
 
@@ -361,7 +368,7 @@ impl Document {
         let Some(what) = Own::of(&record.header.body) else {
             return Ok(false);
         };
-        Ok(open(record, key).is_ok_and(|plain| {
+        Ok(key.open(record).is_ok_and(|plain| {
             let plain = Plain::from(plain);
             self.outbox.front_says(what, plain.as_slice())
         }))
@@ -449,9 +456,9 @@ impl Document {
                 update = Some((plain, read));
                 Some(ChangeKind::Update)
             }
-            Content::Known => match candidate.standing {
+            Content::Known => match &candidate.standing {
                 Standing::Snapshot(info) => {
-                    effect.news = News::Snapshot(info);
+                    effect.news = News::Snapshot(info.clone());
                     Some(ChangeKind::Snapshot)
                 }
                 _ => None,
@@ -476,7 +483,7 @@ impl Document {
         effect: Effect,
         update: Option<Plain>,
         idle: Option<Idle>,
-        record: Option<&Record>,
+        sealed: Option<Received>,
         unapplied: Option<Inspected>,
     ) {
         if let Some(forgotten) = self.state.apply(self.content.size(), &effect) {
@@ -488,7 +495,6 @@ impl Document {
         if effect.news == News::Update {
             self.found_again(&effect.carried.map_or(effect.leaf, |carried| carried.leaf));
         }
-        let sealed = record.map(Received::of);
         self.content.push(
             TailEntry {
                 effect,
@@ -531,7 +537,7 @@ impl Document {
                     Err(Halt::Root { epoch, author })
                 };
             };
-            match open(record, key) {
+            match key.open_encoded(candidate.encoded.header(), record) {
                 Ok(plain) => Plain::from(plain),
                 Err(fault) => return refused(fault),
             }

@@ -19,6 +19,9 @@ use crate::state::LogState;
 /// Encoded bytes of records since the last checkpoint after which another is made, at least; and at least as many as the state in it has. So
 /// what checkpoints write in all is in proportion to the records.
 const CHECKPOINT_BYTES: u64 = 512 * 1024;
+/// The same while more of the log is on its way that the service has announced: a long log is taken in with few checkpoints, of which each takes as
+/// long as the document is large. Until the next one the records are in memory.
+const CATCH_UP_BYTES: u64 = 16 * 1024 * 1024;
 /// A checkpoint may wait until so many times its bound for a snapshot to be checked against the records before it. After that, what there is to
 /// compare it with is kept.
 const CHECK_PATIENCE: u64 = 4;
@@ -255,8 +258,15 @@ impl Document {
 
     /// Whether a checkpoint may be written once so many more bytes of records are here.
     pub(crate) fn is_checkpoint_near(&self, more_bytes: usize) -> bool {
-        let bound = CHECKPOINT_BYTES.max(self.content.checkpoint.crdt.len() as u64);
-        self.content.tail_bytes.saturating_add(more_bytes as u64) >= bound
+        self.content.tail_bytes.saturating_add(more_bytes as u64) >= self.checkpoint_bytes()
+    }
+
+    fn checkpoint_bytes(&self) -> u64 {
+        let least = match self.incoming.target {
+            Some(_) => CATCH_UP_BYTES,
+            None => CHECKPOINT_BYTES,
+        };
+        least.max(self.content.checkpoint.crdt.len() as u64)
     }
 
     fn checkpoint_due(&self, ctx: &DocContext<'_>) -> bool {
@@ -264,7 +274,7 @@ impl Document {
         if content.tail.is_empty() || !content.aside.is_empty() {
             return false;
         }
-        let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len() as u64);
+        let bound = self.checkpoint_bytes();
         let patience = if self.may_soon_check(ctx) {
             CHECK_PATIENCE
         } else {

@@ -87,7 +87,7 @@ pub(crate) enum News {
     /// An update that was applied.
     Update,
     /// A new active snapshot.
-    Snapshot(SnapshotInfo),
+    Snapshot(Box<SnapshotInfo>),
     /// A member's judgement. In a group of one user, that user's own counts.
     Verdict {
         snapshot: Hash,
@@ -273,7 +273,7 @@ impl LogState {
             News::None | News::Aside | News::Void => {}
             News::Update => self.last = self.changed_by(seq, effect).or(self.last),
             News::Costly => self.costly.extend(effect.owner()),
-            News::Snapshot(info) => return self.adopt(*info),
+            News::Snapshot(info) => return self.adopt(**info),
             News::Verdict { snapshot, .. } => {
                 if let Some(voice) = effect.voice() {
                     let others = heard::hear(&mut self.heard, snapshot, voice);
@@ -519,7 +519,7 @@ pub(crate) mod tests {
         let needed = |state: &LogState, confirmed| state.roots_needed(Some(confirmed), 8);
         assert_eq!(needed(&state, &first).epochs, BTreeSet::from([1, 2]));
         let second = snapshot(5, 5, 3, false);
-        state.apply(5, &plain(5, 3, News::Snapshot(second)));
+        state.apply(5, &plain(5, 3, News::Snapshot(Box::new(second))));
         state.apply(6, &plain(6, 3, verdict(&second, Judgement::Match, 1)));
         assert!(!state.active_is_settled(), "its author does not count");
         state.apply(7, &plain(7, 3, verdict(&second, Judgement::Match, 2)));

@@ -44,8 +44,8 @@ use crate::outbox::{OutItem, Outbox};
 use crate::seal::KeyRing;
 use crate::state::LogState;
 use crate::stored::{
-    CheckpointRow, MetaRow, OutRow, ROW_VERSION, SegmentEntry, Sorted, malformed, read_idle,
-    read_segment, read_update,
+    CheckpointRow, MetaRow, OutRow, ROW_VERSION, SegmentEntry, SegmentEntryOf, Sorted, malformed,
+    read_idle, read_segment, read_update,
 };
 use crate::watch::At;
 
@@ -153,11 +153,17 @@ fn key(prefix: u8, number: u64) -> Vec<u8> {
 
 fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::new());
+    put_cbor(&mut out, value);
+    out
+}
+
+/// Puts a value in the place of what is in the buffer.
+fn put_cbor<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+    out.clear();
     // Writing to memory cannot fail; a row cut short would be refused on loading.
     if ciborium::into_writer(value, &mut *out).is_err() {
         out.clear();
     }
-    out
 }
 
 pub(crate) fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
@@ -329,6 +335,8 @@ impl Document {
         let mut segment = self.rows.open.take();
         let mut changed = false;
         let unsaved = self.content.tail.get_mut(skip..).unwrap_or_default();
+        // One buffer for all of them: each is short, and wiping one takes as long as it is large.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SEGMENT_GROWS_BYTES));
         for (seq, entry) in (begin.saturating_add(skip as u64)..).zip(unsaved) {
             let record = match entry.sealed.take() {
                 Some(Received::Chained(bytes)) => Some(Bytes::from(bytes)),
@@ -338,11 +346,14 @@ impl Document {
                 }
                 None => None,
             };
-            let bytes = cbor(&SegmentEntry {
-                effect: entry.effect.clone(),
-                record,
-                read: entry.update.is_some() || entry.idle.is_some(),
-            });
+            put_cbor(
+                &mut bytes,
+                &SegmentEntryOf {
+                    effect: &entry.effect,
+                    record,
+                    read: entry.update.is_some() || entry.idle.is_some(),
+                },
+            );
             if let Some((first, full)) =
                 segment.take_if(|(_, rows)| rows.len() + bytes.len() > SEGMENT_BYTES)
             {

@@ -20,7 +20,7 @@ use crate::incoming::Form;
 use crate::kept::{KeptRow, is_kept, read_leaves};
 use crate::outbox::{OutItem, Own};
 use crate::payload::CarriedPayload;
-use crate::seal::{KeyRing, open, open_with};
+use crate::seal::{KeyRing, open_with};
 use crate::state::{Effect, LogState, News};
 
 pub(crate) const ROW_VERSION: u16 = 7;
@@ -53,7 +53,15 @@ pub(crate) struct MetaRow {
     pub aside: StoredAside,
 }
 
-#[derive(Serialize, Deserialize)]
+/// A [`SegmentEntry`] on its way into its row.
+#[derive(Serialize)]
+pub(crate) struct SegmentEntryOf<'a> {
+    pub effect: &'a Effect,
+    pub record: Option<Bytes>,
+    pub read: bool,
+}
+
+#[derive(Deserialize)]
 pub(crate) struct SegmentEntry {
     pub effect: Effect,
     /// The record as received, but for a snapshot, which has a row of its own, and for what came by its leaf only.
@@ -248,7 +256,7 @@ pub(crate) fn read_update(
     let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
     let epoch = record.header.epoch;
     let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;
-    let mut plain = open(&record, key).map_err(|_| malformed("record"))?;
+    let mut plain = key.open(&record).map_err(|_| malformed("record"))?;
     if matches!(record.header.body, RecordBody::Carried(_)) {
         let CarriedPayload { record, keys } = CarriedPayload::from_bytes(&plain)?;
         plain = open_with(&record, &keys).map_err(|_| malformed("record"))?;

@@ -1,7 +1,7 @@
 //! The epoch key schedule (`docs/PROTOCOL.md`, Epoch keys): one exporter label per purpose, one derived key per algorithm.
 
 use conclave_proto::DocumentId;
-use conclave_proto::codec::Varint;
+use conclave_proto::codec::with_prefix;
 use hmac::digest::KeyInit;
 use hmac::digest::generic_array::GenericArray;
 use hmac::{Hmac, Mac};
@@ -165,25 +165,48 @@ pub(crate) const EXPORT_BYTES: usize = SECRET_BYTES;
 /// `ExpandWithLabel` of RFC 9420 §8 over HKDF-SHA256, for 32 bytes. The label here is given without its `"MLS 1.0 "`.
 #[must_use]
 pub fn expand_with_label(secret: &[u8; SECRET_BYTES], label: &str, context: &[u8]) -> Secret32 {
-    let full = [b"MLS 1.0 ", label.as_bytes()].concat();
-    let mut info = Vec::with_capacity(full.len() + context.len() + 8);
-    info.extend_from_slice(&32u16.to_be_bytes());
-    put_bytes(&mut info, &full);
-    put_bytes(&mut info, context);
-    // HKDF-Expand for one block is HMAC(secret, info ‖ 1). A key padded to the block length is the same HMAC key.
-    let mut key = Zeroizing::new([0u8; 64]);
-    for (to, from) in key.iter_mut().zip(secret) {
-        *to = *from;
-    }
-    let mut mac = <Hmac<Sha256> as KeyInit>::new(GenericArray::from_slice(key.as_ref()));
-    mac.update(&info);
-    mac.update(&[1]);
-    Secret32::new(mac.finalize().into_bytes().into())
+    LabelExpander::new(secret, label).expand(context)
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&conclave_proto::codec::encode(&Varint(bytes.len() as u64)));
-    out.extend_from_slice(bytes);
+/// [`expand_with_label`] of one secret under one label, for many contexts: what depends on these two is hashed once. It is not wiped when it is dropped, so
+/// it lives for one call.
+#[derive(Clone)]
+pub struct LabelExpander {
+    mac: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for LabelExpander {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LabelExpander(..)")
+    }
+}
+
+impl LabelExpander {
+    /// Of this secret, under this label.
+    #[must_use]
+    pub fn new(secret: &[u8; SECRET_BYTES], label: &str) -> Self {
+        // HKDF-Expand for one block is HMAC(secret, info ‖ 1). A key padded to the block length is the same HMAC key.
+        let mut key = Zeroizing::new([0u8; 64]);
+        for (to, from) in key.iter_mut().zip(secret) {
+            *to = *from;
+        }
+        let mut mac = <Hmac<Sha256> as KeyInit>::new(GenericArray::from_slice(key.as_ref()));
+        let full = [b"MLS 1.0 ", label.as_bytes()].concat();
+        mac.update(&32u16.to_be_bytes());
+        with_prefix(full.len(), |prefix| mac.update(prefix));
+        mac.update(&full);
+        Self { mac }
+    }
+
+    /// What [`expand_with_label`] gives for this context.
+    #[must_use]
+    pub fn expand(&self, context: &[u8]) -> Secret32 {
+        let mut mac = self.mac.clone();
+        with_prefix(context.len(), |prefix| mac.update(prefix));
+        mac.update(context);
+        mac.update(&[1]);
+        Secret32::new(mac.finalize().into_bytes().into())
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub use client::{
 pub use device::DeviceContext;
 pub use error::{Fault, MlsError, ProcessError};
 pub use follower::Follower;
-pub use keys::{EpochRoot, EpochSecrets, Secret32, expand_with_label};
+pub use keys::{EpochRoot, EpochSecrets, LabelExpander, Secret32, expand_with_label};
 pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};
 pub use overlay::{Overlay, OverlayError, RowChange, Rows};
 pub use profile::POLICY_EXTENSION;

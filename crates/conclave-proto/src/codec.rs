@@ -342,11 +342,24 @@ pub fn decode<T: DeserializeBytes>(
 /// encodes as nothing, which every decoder refuses.
 #[must_use]
 pub fn encode<T: Serialize + Size>(value: &T) -> Vec<u8> {
+    #[cfg(debug_assertions)]
+    crate::counted::encode();
     let mut out = Vec::with_capacity(value.tls_serialized_len());
     match value.tls_serialize(&mut out) {
         Ok(_) => out,
         Err(_) => Vec::new(),
     }
+}
+
+/// Gives the variable-length prefix of so many bytes to `take`, without a place of its own in memory.
+pub fn with_prefix<T>(length: usize, take: impl FnOnce(&[u8]) -> T) -> T {
+    let mut buffer = [0u8; 8];
+    let mut rest = buffer.as_mut_slice();
+    // Eight bytes are enough for any; one past 2⁶² is as good as none.
+    let width = Varint(length as u64)
+        .tls_serialize(&mut rest)
+        .unwrap_or_default();
+    take(buffer.get(..width).unwrap_or_default())
 }
 
 /// Appends a byte string with its variable-length prefix.

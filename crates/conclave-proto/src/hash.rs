@@ -8,6 +8,8 @@ use crate::ids::Hash;
 /// inputs have the same encoding.
 #[must_use]
 pub fn labelled(label: &str, parts: &[&[u8]]) -> Hash {
+    #[cfg(debug_assertions)]
+    crate::counted::hash();
     let mut hasher = Sha256::new();
     absorb(&mut hasher, label.as_bytes());
     for part in parts {

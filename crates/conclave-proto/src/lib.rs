@@ -26,6 +26,9 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 pub mod chunk;
 pub mod codec;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod counted;
 pub mod evidence;
 pub mod frame;
 pub mod group;

@@ -171,6 +171,8 @@ const EMPTY_ROOT: Hash = crate::ids::Hash([
 /// Parts are joined without lengths: a caller whose parts vary in length must encode lengths.
 #[must_use]
 pub fn leaf_hash(data: &[&[u8]]) -> Hash {
+    #[cfg(debug_assertions)]
+    crate::counted::hash();
     let mut hasher = Sha256::new();
     hasher.update([0x00]);
     for part in data {
@@ -182,6 +184,8 @@ pub fn leaf_hash(data: &[&[u8]]) -> Hash {
 /// SHA-256(0x01 ‖ left ‖ right): the hash of an inner node (RFC 6962 section 2.1).
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    #[cfg(debug_assertions)]
+    crate::counted::hash();
     let mut hasher = Sha256::new();
     hasher.update([0x01]);
     hasher.update(left.0);

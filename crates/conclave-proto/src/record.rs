@@ -270,10 +270,16 @@ impl Sealed {
     /// Hash of the header and everything sealed; what the signature covers.
     #[must_use]
     pub fn core(&self, header: &RecordHeader) -> Hash {
+        self.core_of(&encode(header))
+    }
+
+    /// The same, of a header in its encoding.
+    #[must_use]
+    pub fn core_of(&self, encoded_header: &[u8]) -> Hash {
         labelled(
             "conclave 1.0 record core",
             &[
-                &encode(header),
+                encoded_header,
                 &self.nonce,
                 self.ciphertext.as_slice(),
                 &self.tag,
