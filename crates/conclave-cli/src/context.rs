@@ -1,6 +1,7 @@
 //! What every command works with: the home, an open session, waiting with a spinner, and finding things by name.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 use conclave_client::proto::{DocumentId, GroupId};
 use conclave_client::store::StoreError;
 use conclave_client::{
-    Config, Connection, Error, GroupInfo, Opening, Operation, Outcome, Pause, PauseInfo,
-    RemoteError, Session, Setup, Trouble, UnderWay,
+    Config, Connection, DeviceEvent, Error, Event, GroupInfo, Opening, Operation, Outcome, Pause,
+    PauseInfo, RemoteError, Session, Setup, Trouble, UnderWay,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -285,7 +286,10 @@ impl Context {
         }
         let limit_ms = u64::try_from(self.time_left().as_millis()).ok();
         let spinner = Spinner::new(waiting, self.global.json);
-        let done = self.session.run(Operation::Settled { limit_ms }).await;
+        let done = tokio::select! {
+            done = self.session.run(Operation::Settled { limit_ms }) => done,
+            never = self.show_progress(&spinner, |_| true) => match never {},
+        };
         drop(spinner);
         if done.is_ok_and(|outcome| matches!(outcome, Outcome::Done)) {
             return;
@@ -301,6 +305,31 @@ impl Context {
                 self.global.json,
             );
         }
+    }
+
+    /// Shows how far long documents are on their way. Never ends.
+    async fn show_progress(
+        &self,
+        spinner: &Spinner,
+        is_meant: impl Fn(&DocumentId) -> bool,
+    ) -> Infallible {
+        // Where no events are told there is nothing to show.
+        let Ok(mut events) = self.session.events().await else {
+            return std::future::pending().await;
+        };
+        while let Some(event) = events.next().await {
+            if let Event::Device(DeviceEvent::DocumentProgress {
+                document,
+                done,
+                total,
+                ..
+            }) = event
+                && is_meant(&document)
+            {
+                spinner.show(done, total);
+            }
+        }
+        std::future::pending().await
     }
 
     /// Brings this device into step with the service, where that can be reached: what is shown next is what the service knows.
@@ -441,7 +470,7 @@ impl Context {
         let patience = self.patience().unwrap_or_default();
         let left = patience.saturating_sub(begun.elapsed());
         let limit_ms = u64::try_from(left.as_millis()).ok();
-        let _spinner = Spinner::new(waiting, self.global.json);
+        let spinner = Spinner::new(waiting, self.global.json);
         let synced = self.session.run(Operation::Synced {
             group,
             document,
@@ -450,7 +479,9 @@ impl Context {
         let synced = tokio::select! {
             synced = synced => synced,
             missed = self.until_missed() => return missed.map(|()| Reached::No),
+            never = self.show_progress(&spinner, |it| *it == document) => match never {},
         };
+        drop(spinner);
         match synced {
             Ok(_) => Ok(self.reached()),
             Err(error) if error.code() == "client.timed_out" => {
@@ -773,6 +804,16 @@ impl Spinner {
         bar.set_message(on_one_line(message).into_owned());
         bar.enable_steady_tick(TICK);
         Self(bar)
+    }
+
+    /// Shows how many of how many records are here.
+    pub fn show(&self, done: u64, total: u64) {
+        let bar = "{spinner} {msg} [{bar:24}] {human_pos} of {human_len} records ({elapsed})";
+        if let Ok(style) = ProgressStyle::with_template(bar) {
+            self.0.set_style(style.progress_chars("=> "));
+        }
+        self.0.set_length(total);
+        self.0.set_position(done);
     }
 
     /// Changes what it says.

@@ -232,6 +232,17 @@ pub enum Event {
         /// Who changed it.
         changes: Vec<ChangeInfo>,
     },
+    /// A document is on its way into step with the service, and that takes long: told again and again meanwhile, and once more when all is here.
+    DocumentProgress {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Records that were taken in.
+        done: u64,
+        /// Records in all.
+        total: u64,
+    },
     /// The service holds more of this device's edits.
     Acknowledged {
         /// The group.
@@ -337,6 +348,7 @@ impl Event {
             | Self::GroupLost { group, .. }
             | Self::DocumentListed { group, .. }
             | Self::DocumentChanged { group, .. }
+            | Self::DocumentProgress { group, .. }
             | Self::Acknowledged { group, .. }
             | Self::BasisChanged { group, .. }
             | Self::Presence { group, .. }

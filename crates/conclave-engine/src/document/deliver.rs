@@ -23,7 +23,10 @@ impl Cx {
     /// What follows from an errand that is done.
     pub(super) fn finish_errand(&mut self, group: &mut Group, doc: &mut Doc, finished: Finished) {
         match finished {
-            Finished::Delivered(outcome, then) => self.taken_in(group, doc, outcome, then),
+            Finished::Delivered(outcome, then) => {
+                self.taken_in(group, doc, outcome, then);
+                self.tell_progress(group.id, doc);
+            }
             Finished::Checked(judged) => self.checked(group, doc, judged),
             Finished::Prepared(prepared, Purpose::Turn) => {
                 self.put_snapshot(group, doc, prepared);
@@ -45,6 +48,23 @@ impl Cx {
             Finished::Viewed(id, result) => {
                 self.reply(id, result.map(|()| Reply::Done).map_err(plain));
             }
+        }
+    }
+
+    /// Tells how far a document is on the way into step with the service, where that takes long.
+    fn tell_progress(&mut self, group: GroupId, doc: &mut Doc) {
+        let Some(target) = self.link.open(group, doc.id).map(|open| open.target) else {
+            // It goes on when it is opened again.
+            return;
+        };
+        let size = doc.document.size();
+        if let Some((done, total)) = doc.notes.progress.follow(size, target, self.now) {
+            self.event(Event::DocumentProgress {
+                group,
+                document: doc.id,
+                done,
+                total,
+            });
         }
     }
 

@@ -6,6 +6,11 @@ use crate::group::LastBy;
 /// Most epochs of which it is remembered where a document's records lie.
 const EPOCHS: usize = 256;
 
+/// So long a document may be under way before anybody is told how far it is, in milliseconds.
+const QUIET_MS: u64 = 1_000;
+/// And so often they are told then, in milliseconds.
+const TELL_MS: u64 = 250;
+
 /// Who makes the snapshot that the edits since the active one, which is named here, call for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -52,6 +57,46 @@ pub(crate) struct Doc {
     pub(crate) age: u64,
 }
 
+/// How far the way is to what the service has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All of it is here.
+    #[default]
+    Over,
+    /// Not all.
+    UnderWay {
+        /// Size of the log when that began.
+        from: u64,
+        /// When it began.
+        began: UnixMs,
+        /// When it was told last how far it is.
+        told: Option<UnixMs>,
+    },
+}
+
+impl Progress {
+    /// The log is so long here, and so long at the service. Gives how many records of how many are to be told now.
+    pub(super) fn follow(&mut self, size: u64, target: u64, now: UnixMs) -> Option<(u64, u64)> {
+        let is_over = size >= target;
+        let (from, began, told) = match *self {
+            Self::Over if is_over => return None,
+            Self::Over => (size, now, None),
+            Self::UnderWay { from, began, told } => (from, began, told),
+        };
+        let due = match told {
+            None => now.since_ms(began) >= QUIET_MS && !is_over,
+            Some(told) => now.since_ms(told) >= TELL_MS || is_over,
+        };
+        let told = if due { Some(now) } else { told };
+        *self = match is_over {
+            true => Self::Over,
+            false => Self::UnderWay { from, began, told },
+        };
+        let total = target.max(size).saturating_sub(from);
+        due.then(|| (size.saturating_sub(from), total))
+    }
+}
+
 /// What is known of a document beside its log and content. It stays here while a job has the document.
 #[derive(Debug)]
 pub(crate) struct Notes {
@@ -64,6 +109,7 @@ pub(crate) struct Notes {
     pub(super) told_last: Option<(UnixMs, Option<LastBy>)>,
     /// The snapshot that is being read from its row.
     pub(super) reads: Option<u64>,
+    pub(super) progress: Progress,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -76,6 +122,7 @@ impl Default for Notes {
             size: 0,
             told_last: None,
             reads: None,
+            progress: Progress::Over,
             epochs: BTreeMap::new(),
         }
     }
@@ -130,5 +177,28 @@ impl Doc {
     /// The device whose edit made a snapshot due had its time.
     pub(crate) fn take_turn(&mut self) {
         self.notes.turn = Turn::Here(self.document.active_snapshot().0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_told_now_and_then_and_when_it_is_over() {
+        let mut progress = Progress::Over;
+        let mut follow = |size, target, ms| progress.follow(size, target, UnixMs(ms));
+        assert_eq!(follow(7, 7, 0), None);
+        // It begins with 7 records; what is over within the first second nobody is told.
+        assert_eq!(follow(7, 100, 1_000), None);
+        assert_eq!(follow(50, 100, 1_900), None);
+        assert_eq!(follow(100, 100, 9_000), None);
+        assert_eq!(follow(100, 300, 10_000), None);
+        assert_eq!(follow(150, 300, 11_000), Some((50, 200)));
+        assert_eq!(follow(160, 300, 11_249), None);
+        assert_eq!(follow(170, 310, 11_250), Some((70, 210)));
+        assert_eq!(follow(310, 310, 11_251), Some((210, 210)));
+        assert_eq!(follow(310, 310, 20_000), None);
+        assert_eq!(follow(310, 311, 20_000), None);
     }
 }

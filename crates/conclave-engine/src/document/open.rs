@@ -172,7 +172,11 @@ impl Cx {
                     self.root_opened(group, base.epoch, base.author.device);
                     self.proven(group, base.epoch);
                 }
-                let doc = Doc::new(id, document);
+                let mut doc = Doc::new(id, document);
+                let target = self.link.open(group.id, id).map_or(0, |open| open.target);
+                if target.saturating_sub(doc.document.size()) >= GATHER_RECORDS {
+                    doc.document.gather();
+                }
                 // What may be left of a former life of the document is no part of its log as it begins here.
                 let left = keys::kept_prefix(&group.id, &id);
                 self.out.writes.delete_prefix(left);
