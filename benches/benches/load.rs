@@ -5,6 +5,7 @@ use std::hint::black_box;
 use anyhow::Result;
 use conclave_bench::log::{DocumentLog, bare_yrs};
 use conclave_bench::measure::{Bench, Form, sure};
+use conclave_bench::trace::Trace;
 use conclave_crdt::CrdtKind;
 use criterion::BatchSize;
 
@@ -24,24 +25,41 @@ fn main() {
     ] {
         for records in sizes {
             let log = sure(DocumentLog::typed(kind, *records));
-            bench.pair(
-                "load",
-                &format!("{kind}, {records} records"),
-                log.updates.len() as u64,
-                (engine, &mut |bencher| {
-                    bencher.iter(|| black_box(sure(bare(&log))));
-                }),
-                ("open and apply", &mut |bencher| {
-                    bencher.iter_batched(
-                        || log.frames(),
-                        |frames| sure(log.open(frames)),
-                        BatchSize::PerIteration,
-                    );
-                }),
-            );
+            let case = format!("{kind}, {records} records");
+            cold(&mut bench, &log, &case, (engine, bare));
+        }
+    }
+    if let Some(path) = Trace::asked() {
+        let trace = sure(Trace::read(&path));
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = name.as_deref().and_then(|name| name.split('.').next());
+        for edits in [1, 100] {
+            let log = sure(DocumentLog::traced(CrdtKind::Yjs, &trace, edits));
+            let name = name.unwrap_or("trace");
+            let case = format!("yjs, {name}, {edits} edits a record");
+            let bare: Bare = |log| bare_yrs(&log.updates);
+            cold(&mut bench, &log, &case, ("yrs", bare));
         }
     }
     bench.finish();
+}
+
+fn cold(bench: &mut Bench, log: &DocumentLog, case: &str, (engine, bare): (&str, Bare)) {
+    bench.pair(
+        "load",
+        case,
+        log.updates.len() as u64,
+        (engine, &mut |bencher| {
+            bencher.iter(|| black_box(sure(bare(log))));
+        }),
+        ("open and apply", &mut |bencher| {
+            bencher.iter_batched(
+                || log.frames(),
+                |frames| sure(log.open(frames)),
+                BatchSize::PerIteration,
+            );
+        }),
+    );
 }
 
 fn bare_automerge(log: &DocumentLog) -> Result<usize> {

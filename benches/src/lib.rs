@@ -11,4 +11,5 @@ pub mod measure;
 pub mod presence;
 pub mod sqlite;
 pub mod table;
+pub mod trace;
 pub mod writer;

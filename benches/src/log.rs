@@ -18,6 +18,7 @@ use yrs::updates::decoder::Decode as _;
 use yrs::{Doc, GetString as _, ReadTxn as _, Transact as _, Update};
 
 use crate::group::{GROUP, Group};
+use crate::trace::Trace;
 
 const DOCUMENT: DocumentId = DocumentId([8; 16]);
 const WRITES: InstanceId = InstanceId([1; 8]);
@@ -71,17 +72,17 @@ pub struct DocumentLog {
     pub updates: Vec<Vec<u8>>,
 }
 
-/// The CRDT engine alone applies the same updates of Yjs in one transaction. Gives how many characters the text then has.
+/// The CRDT engine alone applies the same updates of Yjs, each in a transaction of its own, as whoever receives them does. (All of a long recorded history in
+/// one transaction takes many times as long.) Gives how many characters the text then has.
 ///
 /// # Errors
 /// When the engine refuses one.
 pub fn bare_yrs(updates: &[Vec<u8>]) -> Result<usize> {
     let doc = Doc::new();
-    let mut transaction = doc.transact_mut();
     for update in updates {
-        transaction.apply_update(Update::decode_v1(update)?)?;
+        let update = Update::decode_v1(update)?;
+        doc.transact_mut().apply_update(update)?;
     }
-    drop(transaction);
     let transaction = doc.transact();
     let text = transaction.get_text("text");
     Ok(text.map_or(0, |text| text.get_string(&transaction).len()))
@@ -93,6 +94,21 @@ impl DocumentLog {
     /// # Errors
     /// When a step fails.
     pub fn typed(kind: CrdtKind, characters: usize) -> Result<Self> {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let (beginning, updates) = typed(kind, characters, &mut rng)?;
+        Self::of(kind, beginning, updates)
+    }
+
+    /// Somebody writes what was recorded, so many edits in each record.
+    ///
+    /// # Errors
+    /// When a step fails, or it is another text in the end.
+    pub fn traced(kind: CrdtKind, trace: &Trace, edits: usize) -> Result<Self> {
+        let (beginning, updates) = traced(kind, trace, edits)?;
+        Self::of(kind, beginning, updates)
+    }
+
+    fn of(kind: CrdtKind, beginning: Vec<u8>, updates: Vec<Vec<u8>>) -> Result<Self> {
         let group = Group::of(2)?;
         let writer = Seat::new(group.owner, ClientGroup::load(group.owner_rows)?)?;
         let reader = Seat::new(group.member, ClientGroup::load(group.member_rows)?)?;
@@ -103,7 +119,6 @@ impl DocumentLog {
             rng: &mut rng,
         };
         let (_, base) = Document::create(&context, GROUP, DOCUMENT, kind, WRITES, None, sealer)?;
-        let (beginning, updates) = typed(kind, characters, &mut rng)?;
 
         let mut pen = Pen::new(&writer, &base);
         let mut records = vec![DeliveredRecord::Leaf(base.leaf())];
@@ -197,6 +212,24 @@ fn typed(
         crdt.take_pending(&mut updates)?;
     }
     ensure!(updates.len() == characters, "one update per keystroke");
+    Ok((beginning, updates))
+}
+
+/// An empty document, and the updates of what was recorded.
+fn traced(kind: CrdtKind, trace: &Trace, edits: usize) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut crdt = conclave_crdt::create(kind, ReplicaId::for_kind(kind, [9; 16]))?;
+    let beginning = crdt.export()?;
+    let mut updates = Vec::new();
+    let all: Vec<_> = trace.edits().collect();
+    for some in all.chunks(edits.max(1)) {
+        for (at, deleted, inserted) in some.iter().copied().flatten() {
+            let text = crdt.text().context("no text")?;
+            text.splice(*at, *deleted, inserted)?;
+        }
+        crdt.take_pending(&mut updates)?;
+    }
+    let text = crdt.text().context("no text")?.text()?;
+    ensure!(text == trace.end_content, "another text");
     Ok((beginning, updates))
 }
 

@@ -47,7 +47,8 @@ pub const SUBJECTS: [Subject; 9] = [
         name: "load",
         title: "Cold load of a document",
         about: "A member opens a sealed log that one author typed, character by character, and applies all of it: checks of place and author, \
-                one signature for the whole run, opening, applying. Baseline: the CRDT engine applies the same updates, unsealed, in one call.",
+                one signature for the whole run, opening, applying. Baseline: the CRDT engine applies the same updates, unsealed, \
+                each in a transaction of its own.",
         per: "record",
     },
     Subject {
@@ -55,7 +56,7 @@ pub const SUBJECTS: [Subject; 9] = [
         title: "Cold load through client and service",
         about: "A member accepts an invitation and waits until the text of the group's document is here: join, log from the service, store. All processor time of \
                 the service and of both members' clients. One author typed the text, each character a record. Baseline: the CRDT engine applies such updates, \
-                unsealed, in one call.",
+                unsealed, each in a transaction of its own.",
         per: "record",
     },
     Subject {
