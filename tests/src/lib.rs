@@ -4,6 +4,7 @@ pub mod breakages;
 pub mod hostile;
 pub mod meter;
 pub mod rogue;
+pub mod rotation;
 pub mod rounds;
 mod stored;
 pub mod texts;

@@ -324,10 +324,30 @@ impl Stored {
 /// # Errors
 /// Where the system does not tell.
 pub fn cpu_ms() -> Result<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    cpu_ms_of("self")
+}
+
+/// The same of another process.
+///
+/// # Errors
+/// Where the system does not tell, or there is none.
+pub fn cpu_ms_of(process: &str) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name, in brackets, may hold anything.
     let (_, rest) = stat.rsplit_once(')').context("no name")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).context("too short")?.parse()?) };
     Ok((ticks(11)? + ticks(12)?) * 10)
+}
+
+/// Most memory that a process had, in bytes.
+///
+/// # Errors
+/// As [`cpu_ms_of`].
+pub fn peak_bytes_of(process: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    let kib: u64 = number.context("no figure")?.parse()?;
+    Ok(kib * 1024)
 }

@@ -326,7 +326,7 @@ impl Context {
             }) = event
                 && is_meant(&document)
             {
-                spinner.show(done, total);
+                spinner.show(done, total, "records");
             }
         }
         std::future::pending().await
@@ -806,10 +806,11 @@ impl Spinner {
         Self(bar)
     }
 
-    /// Shows how many of how many records are here.
-    pub fn show(&self, done: u64, total: u64) {
-        let bar = "{spinner} {msg} [{bar:24}] {human_pos} of {human_len} records ({elapsed})";
-        if let Ok(style) = ProgressStyle::with_template(bar) {
+    /// Shows how many of how many are done: of what, in the plural.
+    pub fn show(&self, done: u64, total: u64, what: &str) {
+        let bar = "{spinner} {msg} [{bar:24}] {human_pos} of {human_len}";
+        let bar = format!("{bar} {what} ({{elapsed}})");
+        if let Ok(style) = ProgressStyle::with_template(&bar) {
             self.0.set_style(style.progress_chars("=> "));
         }
         self.0.set_length(total);

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use conclave_client::naming::{is_document_id, unreadable};
 use conclave_client::proto::{DeviceId, GroupId, UserId};
 use conclave_client::{
-    DeviceInfo, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, RevocationInfo,
+    DeviceInfo, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, RekeyingInfo,
+    RevocationInfo,
 };
 
 use crate::context::{Context, Reached, answer};
@@ -132,6 +133,14 @@ impl Context {
     /// Those of the operation.
     pub async fn revocations(&self, due: bool) -> Result<Vec<RevocationInfo>> {
         answer!(self.run(Operation::Revocations { due }).await?, Outcome::Revocations(all) => all)
+    }
+
+    /// How far re-keying of a group is, and what stands in its way.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn rekeying(&self, group: GroupId) -> Result<RekeyingInfo> {
+        answer!(self.run(Operation::Rekeying { group }).await?, Outcome::Rekeying(info) => info)
     }
 
     /// The device of this user that somebody named; also one that was taken away before, where `gone` says so.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_engine::{
     Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, PolicyChange, RecordInfo,
-    Reply,
+    RekeyingInfo, Reply,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
@@ -24,13 +24,15 @@ pub struct Group {
 }
 
 /// What [`Group::remove`] reports when it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Removal {
     /// Epoch that the removal began.
     pub epoch: u64,
     /// Documents that were re-keyed: all open ones.
     pub documents: usize,
+    /// Documents that were not, because nobody could: an admin has closed them as lost since.
+    pub lost: Vec<DocumentId>,
     /// Time from the call to the end.
     pub elapsed: Duration,
 }
@@ -154,6 +156,7 @@ impl Group {
                 return Ok(Removal {
                     epoch: 0,
                     documents: 0,
+                    lost: Vec::new(),
                     elapsed: began.elapsed(),
                 });
             }
@@ -163,20 +166,16 @@ impl Group {
         let before = self.rekeyed(epoch).await?;
         loop {
             let now = read(&mut rotations);
-            if let Some(documents) = before.filter(|_| now.complete_epoch < epoch) {
-                let elapsed = began.elapsed();
+            let documents = match now.complete_epoch >= epoch {
+                true => Some(now.documents),
+                false => before,
+            };
+            if let Some(documents) = documents {
                 return Ok(Removal {
                     epoch,
                     documents,
-                    elapsed,
-                });
-            }
-            if now.complete_epoch >= epoch {
-                let (documents, elapsed) = (now.documents, began.elapsed());
-                return Ok(Removal {
-                    epoch,
-                    documents,
-                    elapsed,
+                    lost: self.rekeying().await?.lost,
+                    elapsed: began.elapsed(),
                 });
             }
             if now.losses > losses {
@@ -186,6 +185,15 @@ impl Group {
                 return Err(self.client.shared().cause());
             }
         }
+    }
+
+    /// How far the documents are under keys that nobody has who was removed: how many of how many, and what stands in the way.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn rekeying(&self) -> Result<RekeyingInfo, Error> {
+        let command = Command::Rekeying { group: self.id };
+        answer!(self.client.command(command).await, Reply::Rekeying(info) => *info)
     }
 
     /// How many documents there are, where no re-keying of this epoch or an earlier one goes on.
@@ -436,9 +444,12 @@ impl Group {
     /// # Errors
     /// [`Error::NoDocument`], [`Error::WrongKind`].
     pub async fn document<K: Kind>(&self, id: &DocumentId) -> Result<Document<K>, Error> {
-        let info = self.document_info(id).await?;
+        let (group, document) = (self.id, *id);
+        let command = Command::Kind { group, document };
+        let kind = answer!(self.client.command(command).await, Reply::Kind(kind) => kind)?;
+        let kind = kind.ok_or(Error::NoDocument(*id))?;
         match K::WANTED {
-            Some(wanted) if info.kind != wanted.to_string() => Err(Error::WrongKind { wanted }),
+            Some(wanted) if kind != wanted.to_string() => Err(Error::WrongKind { wanted }),
             _ => Ok(Document::new(self.clone(), *id)),
         }
     }
@@ -455,11 +466,10 @@ impl Group {
     }
 
     pub(crate) async fn document_info(&self, id: &DocumentId) -> Result<DocumentInfo, Error> {
-        let documents = self.documents().await?;
-        documents
-            .into_iter()
-            .find(|info| info.document == *id)
-            .ok_or(Error::NoDocument(*id))
+        let (group, document) = (self.id, *id);
+        let command = Command::Document { group, document };
+        let found = answer!(self.client.command(command).await, Reply::Documents(found) => found)?;
+        found.into_iter().next().ok_or(Error::NoDocument(*id))
     }
 
     /// Closes a document for everybody: puts it away, or deletes it.

@@ -121,10 +121,11 @@ pub use conclave_engine::{
     Approval, AwaitedInfo, BasisInfo, BlameInfo, BlameShown, BlameValue, BlameView, Carrier,
     ChangedInfo, Clock, ClockOffset, DeletedInfo, DeviceInfo, DocumentInfo, EditInfo, EngineError,
     EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, LastInfo, LogInfo,
-    LogRecordInfo, MemberInfo, Pause, PauseChange, PauseInfo, Person, PinInfo, PlaceChange,
-    PlaceInfo, PolicyChange, Present, RecordInfo, RecordWriter, RecordedInfo, RequestInfo, Rescue,
-    RescueApplied, RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Run, Setup,
-    Showing, ShowingKind, Span, StuckInfo, UnderWay, Ways, WhoAmI, WriterInfo, finding,
+    LogRecordInfo, MemberInfo, NotRekeyed, NotRekeyedWhy, Pause, PauseChange, PauseInfo, Person,
+    PinInfo, PlaceChange, PlaceInfo, PolicyChange, Present, RecordInfo, RecordWriter, RecordedInfo,
+    RekeyingInfo, RequestInfo, Rescue, RescueApplied, RescueCause, RescueInfo, RevocationInfo,
+    RevokedGroup, RevokedStage, Run, Setup, Showing, ShowingKind, Span, StuckInfo, UnderWay, Ways,
+    WhoAmI, WriterInfo, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

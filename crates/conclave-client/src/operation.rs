@@ -8,8 +8,8 @@ use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, BlameInfo, BlameView, ChangedInfo, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo,
     FindingId, FindingInfo, GroupInfo, InvitationInfo, LogInfo, MemberInfo, OperationId,
-    PauseChange, PauseInfo, PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied,
-    RescueInfo, RevocationInfo, Typed, WhoAmI,
+    PauseChange, PauseInfo, PinInfo, PolicyChange, RecordInfo, RekeyingInfo, RequestInfo, Rescue,
+    RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -143,6 +143,8 @@ pub enum Operation {
         user: UserId,
         anyway: bool,
     },
+    /// [`Group::rekeying`]. Outcome: `Rekeying`.
+    Rekeying { group: GroupId },
     /// [`Group::set_role`]. Outcome: `Done`.
     SetRole {
         group: GroupId,
@@ -424,9 +426,14 @@ pub enum Outcome {
         epoch: u64,
         /// Documents re-keyed.
         documents: usize,
+        /// Documents that were closed as lost meanwhile, because nobody could re-key them.
+        #[serde(default)]
+        lost: Vec<DocumentId>,
         /// Time that it took, in milliseconds.
         elapsed_ms: u64,
     },
+    /// How far re-keying is.
+    Rekeying(RekeyingInfo),
 }
 
 /// The name of a variant as it is serialised.
@@ -623,9 +630,11 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             Ok(Outcome::Removed {
                 epoch: removal.epoch,
                 documents: removal.documents,
+                lost: removal.lost,
                 elapsed_ms,
             })
         }
+        Operation::Rekeying { group } => of(group).rekeying().await.map(Outcome::Rekeying),
         Operation::SetRole { group, user, role } => done(of(group).set_role(&user, role).await),
         Operation::Policy { group } => {
             let policy = of(group).policy().await?;

@@ -23,6 +23,7 @@ use crate::policy::PolicyChange;
 use crate::presence::AttendeeId;
 use crate::rescue::{Rescue, RescueApplied, RescueInfo};
 use crate::revocation::RevocationInfo;
+use crate::rotation::RekeyingInfo;
 use crate::settled::UnderWay;
 
 /// What a new store is for.
@@ -217,6 +218,25 @@ pub enum Command {
     Documents {
         /// The group.
         group: GroupId,
+    },
+    /// One document of a group. Reply: `Documents`, with it alone, or empty where there is none.
+    Document {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// How far a group's documents are under new keys, and what stands in the way. Reply: `Rekeying`.
+    Rekeying {
+        /// The group.
+        group: GroupId,
+    },
+    /// Of which kind a document of a group is. Reply: `Kind`. Costs the same however many there are, and whatever was written into the directory.
+    Kind {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
     },
     /// Gives a group another name. Reply: `Done`.
     RenameGroup {
@@ -496,6 +516,9 @@ impl Command {
             | Self::Invitations
             | Self::Record { .. }
             | Self::Documents { .. }
+            | Self::Document { .. }
+            | Self::Kind { .. }
+            | Self::Rekeying { .. }
             | Self::View { .. }
             | Self::Blame { .. }
             | Self::Log { .. }
@@ -607,6 +630,10 @@ pub enum Reply {
     Document(DocumentId),
     /// Documents.
     Documents(Vec<DocumentInfo>),
+    /// How far re-keying is.
+    Rekeying(Box<RekeyingInfo>),
+    /// A document's kind; none where there is no such document.
+    Kind(Option<String>),
     /// One record of a document.
     Record(Box<RecordInfo>),
     /// Who wrote what a document shows.

@@ -39,7 +39,7 @@ pub(crate) enum Listing {
         done: Vec<GroupInfo>,
     },
     /// The documents of one group.
-    Documents(GroupId),
+    Documents(GroupId, Option<DocumentId>),
 }
 
 impl Engine {
@@ -172,7 +172,14 @@ impl Engine {
                 title,
                 state,
             } => self.create_document(id, group, kind, title, Beginning::State(state)),
-            Command::Documents { group } => self.list_documents(id, group),
+            Command::Documents { group } => self.list_documents(id, group, None),
+            Command::Document { group, document } => {
+                self.list_documents(id, group, Some(document));
+            }
+            Command::Rekeying { group } => self.on_group(id, group, GroupCommand::Rekeying),
+            Command::Kind { group, document } => {
+                self.on_group(id, group, GroupCommand::Kind(document));
+            }
             Command::Rename {
                 group,
                 document,
@@ -416,8 +423,8 @@ impl Engine {
     pub(crate) fn list_again(&mut self, id: CommandId, what: Listing) {
         match what {
             Listing::Groups { .. } => self.list_groups(id),
-            Listing::Documents(group) => {
-                self.on_group(id, group, GroupCommand::UntitledDocuments);
+            Listing::Documents(group, only) => {
+                self.on_group(id, group, GroupCommand::UntitledDocuments(only));
             }
         }
     }
@@ -467,10 +474,10 @@ impl Engine {
         }
     }
 
-    fn list_documents(&mut self, id: CommandId, group: GroupId) {
+    fn list_documents(&mut self, id: CommandId, group: GroupId, only: Option<DocumentId>) {
         if self.known(id, group) {
-            self.cx.listing.insert(id, Listing::Documents(group));
-            let what = GroupCommand::WithDirectory(DirectoryCommand::Documents);
+            self.cx.listing.insert(id, Listing::Documents(group, only));
+            let what = GroupCommand::WithDirectory(DirectoryCommand::Documents(only));
             self.with_group(group, GroupWork::Command(id, what));
         }
     }

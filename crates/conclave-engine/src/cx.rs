@@ -15,6 +15,7 @@ use crate::clock::Clocks;
 use crate::commands::Listing;
 use crate::device::{Device, random};
 use crate::document::{Lending, WorkId};
+use crate::engine::HOT_DOCUMENTS;
 use crate::event::{Event, Told};
 use crate::evidence::Proofs;
 use crate::finding::{Finding, Findings};
@@ -141,6 +142,8 @@ pub(crate) struct Cx {
     pub(crate) by_age: BTreeMap<u64, (GroupId, DocumentId)>,
     /// How many documents may still be re-keyed in this transition.
     pub(crate) rekeys_left: usize,
+    /// Documents that are in memory at most, of all groups, where none of them has something to do.
+    pub(crate) hot_documents: usize,
     /// Documents in memory of other groups than the one at work.
     pub(crate) documents_elsewhere: usize,
     pub(crate) reads: BTreeMap<ReadId, ReadTarget>,
@@ -186,6 +189,7 @@ impl Cx {
             restored: BTreeSet::new(),
             by_age: BTreeMap::new(),
             rekeys_left: REKEYS,
+            hot_documents: HOT_DOCUMENTS,
             documents_elsewhere: 0,
             reads: BTreeMap::new(),
             lending: Lending::default(),

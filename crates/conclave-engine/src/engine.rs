@@ -171,6 +171,11 @@ impl Engine {
         Some((*pinned.stranger()?, *pinned.key()))
     }
 
+    /// So many documents are in memory at most from now on, of all groups, where none of them has something to do. The usual number is 256.
+    pub fn set_documents_in_memory(&mut self, most: usize) {
+        self.cx.hot_documents = most.max(1);
+    }
+
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
     pub fn handle(&mut self, now: impl Into<Moment>, input: Input) -> Output {
         let now = now.into();
@@ -229,7 +234,7 @@ impl Engine {
     }
 
     pub(crate) fn finish(&mut self) -> Output {
-        while self.documents > HOT_DOCUMENTS && self.evict_one() {}
+        while self.documents > self.cx.hot_documents && self.evict_one() {}
         self.keep_findings();
         let cx = &mut self.cx;
         for change in cx.keystore.take_changes() {
@@ -351,6 +356,7 @@ impl Engine {
 
     /// Puts a group into memory, in place of whatever was there.
     pub(crate) fn insert_whole(&mut self, id: GroupId, mut whole: Whole) {
+        whole.group.order = u128::from_be_bytes(self.cx.device.id().0);
         whole.group.note_documents();
         self.cx.leave_group_rooms(id);
         self.take_out(&id);

@@ -101,4 +101,5 @@ pub use policy::PolicyChange;
 pub use presence::{Attended, AttendeeId};
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
 pub use revocation::{RevocationInfo, RevokedGroup, RevokedStage};
+pub use rotation::{NotRekeyed, NotRekeyedWhy, RekeyingInfo};
 pub use settled::UnderWay;

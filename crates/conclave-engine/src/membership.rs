@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conclave_proto::codec::Bytes;
-use conclave_proto::{DeviceId, GroupId, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -237,6 +237,8 @@ pub(crate) struct MetaRow {
     pub(crate) renew_due: bool,
     /// Re-keying was reported complete, but not as this device sees it.
     pub(crate) rekey_since: u64,
+    /// Documents that were closed as lost before they were re-keyed, since that removal.
+    pub(crate) lost: BTreeSet<DocumentId>,
     /// The group in whose place this one was founded, while documents are still carried over.
     pub(crate) carry_from: Option<GroupId>,
     /// How many refused entries are kept.

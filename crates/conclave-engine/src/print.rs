@@ -76,7 +76,7 @@ impl fmt::Debug for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Groups { rest, done } => write!(f, "Groups({rest:?}, {} done)", done.len()),
-            Self::Documents(group) => write!(f, "Documents({group:?})"),
+            Self::Documents(group, only) => write!(f, "Documents({group:?}, {only:?})"),
         }
     }
 }

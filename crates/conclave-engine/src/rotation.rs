@@ -1,5 +1,7 @@
 //! Re-keying after a removal: who does it, how far it is, when it is complete.
 
+use std::collections::BTreeSet;
+
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DeviceId, DocumentId, Role, UnixMs};
@@ -9,7 +11,8 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::finding::FindingKind;
 use crate::group::{Group, Whole};
-use crate::link::GroupPending;
+use crate::link::{DocLink, GroupPending, NotOpen, SnapshotLink};
+use crate::slot::DocSlot;
 use crate::timers::{GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
 
@@ -33,7 +36,84 @@ pub(crate) enum Rotation {
     Reporting,
 }
 
+/// How far a group's documents are under keys that those who were removed do not have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RekeyingInfo {
+    /// Epoch of the newest removal after which this device does not know every document to be under new keys.
+    pub since: Option<u64>,
+    /// Documents under new keys.
+    pub done: usize,
+    /// Documents in all.
+    pub total: usize,
+    /// Those that could not be put under new keys so far, and why. What only waits for its turn is not among them.
+    pub stuck: Vec<NotRekeyed>,
+    /// Those that were closed as lost since the newest removal, and were not under new keys: they count as neither.
+    pub lost: Vec<DocumentId>,
+}
+
+/// A document that could not be put under new keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRekeyed {
+    /// The document.
+    pub document: DocumentId,
+    /// Why not.
+    pub why: NotRekeyedWhy,
+}
+
+/// Why a document could not be put under new keys by this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum NotRekeyedWhy {
+    /// Keys that it needs are not here, and no member has sent them so far.
+    NoKey {
+        /// Their epoch.
+        epoch: u64,
+    },
+    /// What is in it cannot be read here.
+    Unreadable {
+        /// Code of the error.
+        code: String,
+    },
+    /// Work on it did not come back: it costs too much, or hangs.
+    Held,
+    /// Records in it cannot be opened, and wait for their keys or for an admin who declares them void.
+    SetAside,
+    /// The service's log of it lacks what is here, or went another way.
+    Away,
+    /// The service does not take its snapshot, or does not open it, for now.
+    Refused,
+}
+
 impl Group {
+    /// Why a document that is due is not re-keyed, where that is more than its turn.
+    fn not_rekeyed(whole: &Whole, cx: &Cx, id: &DocumentId) -> Option<NotRekeyedWhy> {
+        let group = &whole.group;
+        let row = group.documents.get(id);
+        if let Some(epoch) = row.and_then(|row| row.missing) {
+            return Some(NotRekeyedWhy::NoKey { epoch });
+        }
+        match whole.docs.get(id) {
+            _ if whole.docs.is_held(id) => return Some(NotRekeyedWhy::Held),
+            Some(DocSlot::Unreadable(error)) => {
+                let code = error.code().to_owned();
+                return Some(NotRekeyedWhy::Unreadable { code });
+            }
+            Some(DocSlot::Hot(doc)) if !doc.document.set_aside_records().is_empty() => {
+                return Some(NotRekeyedWhy::SetAside);
+            }
+            _ => {}
+        }
+        match cx.link.document(group.id, *id)? {
+            DocLink::Refused(NotOpen::Away) => Some(NotRekeyedWhy::Away),
+            DocLink::Refused(NotOpen::Later) => Some(NotRekeyedWhy::Refused),
+            DocLink::Open(open) if open.snapshot == SnapshotLink::Paused => {
+                Some(NotRekeyedWhy::Refused)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this device re-keys.
     pub(crate) fn rekeys(&self) -> bool {
         self.rotation != Rotation::Watching
@@ -79,6 +159,9 @@ impl Cx {
         if own {
             group.rekey(Rotation::Rekeying);
         }
+        if !group.meta_lost().is_empty() {
+            self.set_lost(group, BTreeSet::new());
+        }
         self.tell_rotation(group, false);
     }
 
@@ -104,6 +187,24 @@ impl Cx {
         if !whole.group.rekey_later.is_empty() {
             let id = whole.group.id;
             self.wake(1, TimerKind::Group(id, GroupTimer::Rekey));
+        }
+    }
+
+    /// How far re-keying is, and what stands in its way.
+    pub(crate) fn rekeying_info(&self, whole: &Whole) -> RekeyingInfo {
+        let group = &whole.group;
+        let (done, total) = group.kept.progress();
+        let since = group.rekey_since();
+        let stuck = group.kept.due().filter_map(|document| {
+            let why = Group::not_rekeyed(whole, self, &document)?;
+            Some(NotRekeyed { document, why })
+        });
+        RekeyingInfo {
+            since: (since != 0).then_some(since),
+            done,
+            total,
+            stuck: stuck.collect(),
+            lost: group.meta_lost().iter().copied().collect(),
         }
     }
 
@@ -172,6 +273,8 @@ impl Cx {
     pub(crate) fn rotation_completed(&mut self, group: &mut Group, epoch: u64, author: DeviceId) {
         group.report_again();
         self.set_rekey_since(group, epoch);
+        // What is not in memory was told of to nobody here.
+        group.look_at_due();
         self.post_group(group.id, GroupWork::RotationReported { epoch, author });
     }
 

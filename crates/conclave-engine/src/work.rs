@@ -167,7 +167,10 @@ pub(crate) enum GroupCommand {
     /// Once its directory was looked into.
     WithDirectory(DirectoryCommand),
     /// What can be told of the documents though the directory cannot be read.
-    UntitledDocuments,
+    UntitledDocuments(Option<DocumentId>),
+    Rekeying,
+    /// Of which kind a document is.
+    Kind(DocumentId),
 }
 
 /// What is done when the directory was looked into.
@@ -175,7 +178,8 @@ pub(crate) enum GroupCommand {
 pub(crate) enum DirectoryCommand {
     /// Tells of the group, in a list of all.
     Info,
-    Documents,
+    /// All, or one alone.
+    Documents(Option<DocumentId>),
     Restart,
 }
 
@@ -379,9 +383,17 @@ impl Cx {
             GroupCommand::Rejoin => self.rejoin(id, group),
             GroupCommand::ReAdd { user, device } => self.readd(id, group, user, device),
             GroupCommand::WithDirectory(what) => self.with_directory(whole, id, what),
-            GroupCommand::UntitledDocuments => {
-                let documents = self.document_infos(group);
+            GroupCommand::UntitledDocuments(only) => {
+                let documents = self.document_infos(group, only);
                 self.reply(id, Ok(Reply::Documents(documents)));
+            }
+            GroupCommand::Rekeying => {
+                let info = self.rekeying_info(whole);
+                self.reply(id, Ok(Reply::Rekeying(Box::new(info))));
+            }
+            GroupCommand::Kind(document) => {
+                let kind = group.lists(&document).then(|| group.kind_of(&document));
+                self.reply(id, Ok(Reply::Kind(kind)));
             }
         }
     }
@@ -395,9 +407,9 @@ impl Cx {
     ) {
         match what {
             DirectoryCommand::Info => self.list_group(group, id),
-            DirectoryCommand::Documents => {
+            DirectoryCommand::Documents(only) => {
                 self.listing.remove(&id);
-                let documents = self.document_infos(group);
+                let documents = self.document_infos(group, only);
                 self.reply(id, Ok(Reply::Documents(documents)));
             }
             DirectoryCommand::Restart => self.begin_restart(id, group),

@@ -113,6 +113,14 @@ impl Process {
         }
     }
 
+    /// Its number.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().context("the process is gone")
+    }
+
     fn pid(&self) -> Result<Pid> {
         let id = self.child.id().context("the process is gone")?;
         Pid::from_raw(i32::try_from(id)?).context("no process id")

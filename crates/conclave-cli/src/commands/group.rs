@@ -7,7 +7,8 @@ use conclave_client::finding::date;
 use conclave_client::proto::policy::Pinned;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UnixMs, UserId};
 use conclave_client::{
-    DeviceEvent, Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome,
+    DeviceEvent, Event, GroupInfo, InvitationInfo, MemberInfo, NotRekeyedWhy, Operation, Outcome,
+    RekeyingInfo,
 };
 
 use crate::context::{Context, Spinner, answer};
@@ -456,26 +457,39 @@ async fn remove(
         Some(Outcome::Removed {
             epoch,
             documents,
+            lost,
             elapsed_ms,
         }) => {
             let seconds = elapsed_ms as f64 / 1000.0;
-            let text = format!(
+            let mut text = format!(
                 "removed {user}: {} under new keys after {seconds:.1} s",
                 counted(documents, "document")
             );
+            for document in &lost {
+                text.push_str(&format!(
+                    "\n  not document {}: it was closed as lost",
+                    document.short()
+                ));
+            }
             Shown::new(text, "epoch", epoch)
                 .with("documents", documents)
+                .with("lost", lost)
                 .with("elapsed_ms", elapsed_ms)
         }
         Some(_) => Shown::new(format!("removed {user}"), "epoch", None::<u64>),
         None if is_out(context, group, &id).await? => {
             context.has_it();
-            let text = format!(
-                "removed {user}: what is written from now on opens for them no more; documents are still being put under new keys, which goes on while a device of an editor is connected; `conclave group list` shows how far it is"
+            let info = context.rekeying(group).await?;
+            let mut text = format!(
+                "removed {user}: what is written from now on opens for them no more; {} of {} under new keys, which goes on while a device of an editor is connected; `conclave group list` shows how far it is",
+                info.done,
+                counted(info.total, "document")
             );
+            text.push_str(&hindrances(context, group, &info).await?);
             return Ok(Shown::new(text, "epoch", None::<u64>)
                 .to(target)
                 .with("completed", false)
+                .with("rekeying", info)
                 .queued(false));
         }
         None => {
@@ -488,6 +502,36 @@ async fn remove(
         }
     };
     Ok(shown.to(target).queued(false))
+}
+
+/// Which documents could not be put under new keys so far, and why: a line for each.
+async fn hindrances(context: &Context, group: GroupId, info: &RekeyingInfo) -> Result<String> {
+    let mut text = String::new();
+    if info.stuck.is_empty() {
+        return Ok(text);
+    }
+    let documents = context.documents(group).await?;
+    for stuck in &info.stuck {
+        let known = documents.iter().find(|it| it.document == stuck.document);
+        let title = known.and_then(|it| it.title.clone());
+        let title = title.unwrap_or_else(|| format!("document {}", stuck.document.short()));
+        let why = match &stuck.why {
+            NotRekeyedWhy::NoKey { .. } => {
+                "its keys are not here: it waits for a member who has them"
+            }
+            NotRekeyedWhy::Unreadable { .. } => {
+                "what is in it cannot be read here; where nobody can read it, an admin can close it as lost"
+            }
+            NotRekeyedWhy::Held => "reading it takes too long here",
+            NotRekeyedWhy::SetAside => {
+                "changes in it cannot be opened: they wait for their keys, or for an admin who declares them void"
+            }
+            NotRekeyedWhy::Away => "the service shows another state of it",
+            _ => "the service does not take it for now: it is tried again",
+        };
+        text.push_str(&format!("\n  {title}: {why}"));
+    }
+    Ok(text)
 }
 
 /// Whether the group's log has it that a user is no member any more.
@@ -510,7 +554,8 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
                 total,
                 ..
             })) if of == group => {
-                progress.say(format!("documents under new keys: {done} of {total}"));
+                let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+                progress.show(count(done), count(total), "documents under new keys");
             }
             // The operation itself tells why.
             Some(Event::Stopped { .. }) | None => std::future::pending().await,

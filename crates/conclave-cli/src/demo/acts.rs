@@ -189,6 +189,7 @@ impl Stage<'_> {
             epoch,
             documents,
             elapsed_ms,
+            ..
         } = removed
         else {
             bail!("the removal has no report")

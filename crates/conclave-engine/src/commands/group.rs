@@ -183,48 +183,73 @@ impl Cx {
         }
     }
 
-    pub(crate) fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
-        let directory = DocumentId::directory(&group.id);
-        let state = group.state();
+    /// What is known of all documents of a group, or of one alone.
+    pub(crate) fn document_infos(
+        &self,
+        group: &Group,
+        only: Option<DocumentId>,
+    ) -> Vec<DocumentInfo> {
         let shows_writers = self.check_attribution(group).is_ok();
         let spans = Spans::of(group);
-        let mut ids: BTreeSet<DocumentId> = state.documents.keys().copied().collect();
+        let info = |id| self.document_info(group, id, &spans, shows_writers);
+        if let Some(only) = only {
+            return group.lists(&only).then(|| info(only)).into_iter().collect();
+        }
+        let mut ids: BTreeSet<DocumentId> = group.state().documents.keys().copied().collect();
         ids.extend(group.documents.keys());
-        ids.remove(&directory);
-        ids.into_iter()
-            .map(|id| {
-                let listed = state.documents.get(&id);
-                let row = group.documents.get(&id);
-                let kind = listed
-                    .map(|entry| entry.crdt)
-                    .or_else(|| row.map(|row| row.crdt))
-                    .and_then(CrdtKind::from_code);
-                let edits = self.unsent.get(&group.id, &id).edits;
-                DocumentInfo {
-                    document: id,
-                    title: row
-                        .and_then(DocRow::title)
-                        .or_else(|| group.directory.titles.get(&id).cloned()),
-                    kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
-                    closed: listed.and_then(|entry| entry.closed),
-                    size: row.filter(|row| row.is_local()).map(|row| row.size),
-                    pending: usize::try_from(edits).unwrap_or(usize::MAX),
-                    pause: self.pause_info(group.id, id),
-                    basis: row
-                        .and_then(DocRow::basis)
-                        .map(|basis| self.basis_info(&basis)),
-                    stuck: row
-                        .and_then(|row| row.stuck.as_ref())
-                        .map(|stuck| self.stuck_info(group, stuck)),
-                    last: row
-                        .and_then(|row| row.last.as_ref())
-                        .filter(|_| shows_writers)
-                        .map(|last| LastInfo {
-                            by: self.writer_info(group, &spans, &last.writer()),
-                            received: last.received,
-                        }),
-                }
-            })
-            .collect()
+        ids.remove(&DocumentId::directory(&group.id));
+        ids.into_iter().map(info).collect()
+    }
+
+    fn document_info(
+        &self,
+        group: &Group,
+        id: DocumentId,
+        spans: &Spans,
+        shows_writers: bool,
+    ) -> DocumentInfo {
+        let listed = group.state().documents.get(&id);
+        let row = group.documents.get(&id);
+        let edits = self.unsent.get(&group.id, &id).edits;
+        DocumentInfo {
+            document: id,
+            title: row
+                .and_then(DocRow::title)
+                .or_else(|| group.directory.titles.get(&id).cloned()),
+            kind: group.kind_of(&id),
+            closed: listed.and_then(|entry| entry.closed),
+            size: row.filter(|row| row.is_local()).map(|row| row.size),
+            pending: usize::try_from(edits).unwrap_or(usize::MAX),
+            pause: self.pause_info(group.id, id),
+            basis: row
+                .and_then(DocRow::basis)
+                .map(|basis| self.basis_info(&basis)),
+            stuck: row
+                .and_then(|row| row.stuck.as_ref())
+                .map(|stuck| self.stuck_info(group, stuck)),
+            last: row
+                .and_then(|row| row.last.as_ref())
+                .filter(|_| shows_writers)
+                .map(|last| LastInfo {
+                    by: self.writer_info(group, spans, &last.writer()),
+                    received: last.received,
+                }),
+        }
+    }
+}
+
+impl Group {
+    /// Whether it lists a document, beside its directory.
+    pub(crate) fn lists(&self, id: &DocumentId) -> bool {
+        let known = self.state().documents.contains_key(id) || self.documents.contains_key(id);
+        known && *id != DocumentId::directory(&self.id)
+    }
+
+    /// A document's kind, by its name.
+    pub(crate) fn kind_of(&self, id: &DocumentId) -> String {
+        let listed = self.state().documents.get(id).map(|entry| entry.crdt);
+        let crdt = listed.or_else(|| self.documents.get(id).map(|row| row.crdt));
+        let kind = crdt.and_then(CrdtKind::from_code);
+        kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string())
     }
 }

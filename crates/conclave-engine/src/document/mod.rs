@@ -46,7 +46,7 @@ pub(crate) use self::stuck::{SESSIONS as STUCK_SESSIONS, Stuck, StuckRow};
 
 use crate::command::Reply;
 use crate::cx::{Cx, Post};
-use crate::engine::{Engine, HOT_DOCUMENTS};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::{Carrier, ChangeInfo, Event};
 use crate::finding::{About, End, FindingKind, Step, Suspect};

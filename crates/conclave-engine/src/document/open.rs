@@ -556,7 +556,7 @@ impl Cx {
         while let Some(id) = whole.group.kept.next_wanted() {
             let slot = whole.docs.get(&id);
             let here = self.documents_elsewhere + whole.docs.in_memory();
-            if slot.is_none() && here >= HOT_DOCUMENTS {
+            if slot.is_none() && here >= self.hot_documents {
                 return self.post(Post::MakeRoom(whole.group.id));
             }
             whole.group.look_at(id);

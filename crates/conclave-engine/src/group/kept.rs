@@ -61,7 +61,9 @@ pub(crate) struct Kept {
     /// How often a document's contribution was looked at: for whoever counts work.
     looks: u64,
     shares: BTreeMap<DocumentId, Share>,
-    wanted: BTreeSet<(Rank, DocumentId)>,
+    /// By rank, and then in an order of this device's own: see [`Group::order`].
+    wanted: BTreeSet<(Rank, u128)>,
+    order: u128,
     open: usize,
     due: usize,
     /// Epoch since which documents are due.
@@ -91,7 +93,7 @@ impl Kept {
 
     fn add(&mut self, id: DocumentId, share: Share) {
         if let Some(rank) = share.wanted {
-            self.wanted.insert((rank, id));
+            self.wanted.insert((rank, self.turn(&id)));
         }
         self.open += usize::from(share.open);
         self.due += usize::from(share.due);
@@ -118,7 +120,7 @@ impl Kept {
             return;
         };
         if let Some(rank) = share.wanted {
-            self.wanted.remove(&(rank, *id));
+            self.wanted.remove(&(rank, self.turn(id)));
         }
         self.open -= usize::from(share.open);
         self.due -= usize::from(share.due);
@@ -141,7 +143,13 @@ impl Kept {
 
     /// The document to be looked at next.
     pub(crate) fn next_wanted(&self) -> Option<DocumentId> {
-        self.wanted.first().map(|(_, id)| *id)
+        let (_, turn) = self.wanted.first()?;
+        Some(DocumentId((turn ^ self.order).to_be_bytes()))
+    }
+
+    /// Where a document stands in this device's order.
+    fn turn(&self, id: &DocumentId) -> u128 {
+        u128::from_be_bytes(id.0) ^ self.order
     }
 
     /// Documents that are re-keyed, and all.
@@ -181,6 +189,7 @@ impl Kept {
     pub(crate) fn scan(group: &Group) -> Self {
         let mut kept = Self {
             since: group.rekey_since(),
+            order: group.order,
             ..Self::default()
         };
         let listed = group.state().documents.keys();

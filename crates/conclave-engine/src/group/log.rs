@@ -323,6 +323,11 @@ impl Cx {
                 });
             }
             EntryBody::DocumentClosed { document, reason } => {
+                if reason == CloseReason::Lost && group.kept.is_due(&document) {
+                    let mut lost = group.meta.lost.clone();
+                    lost.insert(document);
+                    self.set_lost(group, lost);
+                }
                 group.note_document(&document);
                 if reason == CloseReason::Lost {
                     let by = Some(Suspect::Device(author));

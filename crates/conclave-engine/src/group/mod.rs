@@ -189,6 +189,9 @@ pub(crate) struct Group {
     /// Documents that were looked at on this connection.
     looked_at: BTreeSet<DocumentId>,
     pub(crate) kept: Kept,
+    /// Sets the order in which this device looks at documents apart from that of any other: where several put documents under new keys at the same time, they
+    /// meet in none, and each finds done what the others did.
+    pub(crate) order: u128,
     /// Largest head of its log, and of each document's, that the service has signed.
     pub(crate) heads: BTreeMap<Option<DocumentId>, ShownHead>,
     /// Its log since this program has followed it: what it can prove of it.
@@ -248,6 +251,7 @@ impl Group {
             lent: BTreeSet::new(),
             looked_at: BTreeSet::new(),
             kept: Kept::default(),
+            order: 0,
             heads: BTreeMap::new(),
             tree: None,
             past: Past::default(),
@@ -413,6 +417,11 @@ impl Group {
     /// Epoch of the newest removal after which not every document is known to be re-keyed; 0 when none.
     pub(crate) fn rekey_since(&self) -> u64 {
         self.state().rotating_since.max(self.meta.rekey_since)
+    }
+
+    /// Documents that were closed as lost before they were re-keyed, since the newest removal.
+    pub(crate) fn meta_lost(&self) -> &BTreeSet<DocumentId> {
+        &self.meta.lost
     }
 
     /// Whether a document still has to be re-keyed.

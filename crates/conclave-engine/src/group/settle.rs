@@ -188,6 +188,12 @@ impl Cx {
         }
     }
 
+    /// Documents that were closed as lost before they were re-keyed.
+    pub(crate) fn set_lost(&mut self, group: &mut Group, lost: BTreeSet<DocumentId>) {
+        group.meta.lost = lost;
+        self.save_meta(group);
+    }
+
     pub(crate) fn mark_declined(&mut self, group: &mut Group) {
         group.meta.declined = true;
         self.save_meta(group);

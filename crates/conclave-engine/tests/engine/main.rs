@@ -32,6 +32,7 @@ mod lent;
 mod lies;
 mod looks;
 mod lost_replies;
+mod many;
 mod merge;
 mod newer;
 mod paces;

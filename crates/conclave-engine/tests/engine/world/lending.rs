@@ -59,6 +59,10 @@ impl World {
             Lends::AtRandom => Lending::Nothing,
         };
         self.devices[at].shell.engine_mut().set_lending(lending);
+        if let Some(most) = self.in_memory {
+            let engine = self.devices[at].shell.engine_mut();
+            engine.set_documents_in_memory(most);
+        }
     }
 
     /// Whether somebody does this work.

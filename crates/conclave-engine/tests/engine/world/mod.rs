@@ -138,6 +138,8 @@ impl Device {
 
 pub struct World {
     pub seed: u64,
+    /// Documents that a device has in memory at most; none: the usual number.
+    pub in_memory: Option<usize>,
     pub now: UnixMs,
     pub devices: Vec<Device>,
     pub service: Service,
@@ -304,6 +306,7 @@ impl World {
     pub fn empty(seed: u64) -> Self {
         Self {
             seed,
+            in_memory: None,
             now: START,
             devices: Vec::new(),
             service: Service::default(),
