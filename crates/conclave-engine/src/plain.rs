@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(protocol_word("no key packages yet"), Some("key package"));
         assert_eq!(protocol_word("verified, position 2"), Some("position "));
         assert_eq!(
-            protocol_word("run `conclave doc snapshot`, then wait"),
+            protocol_word("run `conclave doc cat snapshot`, then wait"),
             None
         );
         assert_eq!(

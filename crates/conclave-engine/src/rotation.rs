@@ -16,6 +16,8 @@ use crate::slot::DocSlot;
 use crate::timers::{GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
 
+/// So long after all documents are re-keyed it is looked for what others have found of them, in milliseconds: those who look do so within a minute.
+const LET_GO_MS: (u64, u64) = (120_000, 300_000);
 /// What is not received is put under new keys for another one only if nobody has done it for so long, in milliseconds.
 const PAUSED_AFTER_MS: u64 = 60 * 60 * 1000;
 
@@ -275,6 +277,12 @@ impl Cx {
         self.set_rekey_since(group, epoch);
         // What is not in memory was told of to nobody here.
         group.look_at_due();
+        // Nor what others find of it from now on, without which former roots stay.
+        self.plan(
+            LET_GO_MS.0,
+            LET_GO_MS.1,
+            TimerKind::Group(group.id, GroupTimer::LetGo),
+        );
         self.post_group(group.id, GroupWork::RotationReported { epoch, author });
     }
 

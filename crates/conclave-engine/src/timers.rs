@@ -56,6 +56,8 @@ pub(crate) enum GroupTimer {
     Rekey,
     /// Say again that re-keying is complete.
     Complete,
+    /// See what others have found of documents that still need former roots.
+    LetGo,
     /// See whether somebody lacks roots that are here.
     Wrap,
     /// Look at the GroupInfo that the service keeps.

@@ -288,6 +288,7 @@ impl Cx {
             GroupTimer::PruneListed => self.prune_listed_due(group),
             GroupTimer::Rotate => self.take_over_rotation(whole),
             GroupTimer::Complete => group.report_again(),
+            GroupTimer::LetGo => group.look_at_former(),
             GroupTimer::Wrap => self.wrap_due(group),
             GroupTimer::CheckInfo => self.check_info(group),
             GroupTimer::Ages => self.ages_due(whole),

@@ -298,6 +298,16 @@ impl Group {
         }
     }
 
+    /// What needs roots from before it was re-keyed is looked at again.
+    pub(crate) fn look_at_former(&mut self) {
+        let needs = |row: &DocRow| row.needed.iter().any(|epoch| *epoch < row.rekeyed);
+        let rows = self.documents.iter().filter(|(_, row)| needs(row));
+        let former: Vec<DocumentId> = rows.map(|(id, _)| *id).collect();
+        for id in former {
+            self.look_again(&id);
+        }
+    }
+
     /// What is still to be re-keyed is looked at again.
     pub(crate) fn look_at_due(&mut self) {
         let shares = self.kept.shares.iter();
