@@ -18,7 +18,7 @@ fn play(arguments: &[&str]) -> Result<Value> {
 
 /// Whoever was removed opens what it could read, and nothing that came after; others edit meanwhile.
 fn is_good(figures: &Value) -> bool {
-    let opened = |which: &str| figures[which][1].as_u64();
+    let opened = |which: &str| figures.get(which)?.get(1)?.as_u64();
     opened("old") > Some(0) && opened("new") == Some(0) && figures["edits"].as_u64() > Some(0)
 }
 
