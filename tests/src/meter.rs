@@ -191,19 +191,19 @@ impl Frames {
     }
 }
 
-/// Head of a frame.
-struct Head {
-    opcode: u8,
+/// Head of a frame of RFC 6455.
+pub(crate) struct Head {
+    pub(crate) opcode: u8,
     mask: [u8; 4],
     /// Its own size.
-    bytes: usize,
+    pub(crate) bytes: usize,
     /// Size of what follows it.
     content: u64,
 }
 
 impl Head {
     /// The head that these bytes begin with, if it is whole.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (first, rest) = bytes.split_first()?;
         let (second, rest) = rest.split_first()?;
         let (width, content) = match second & 0x7f {
@@ -224,6 +224,20 @@ impl Head {
         })
     }
 
+    /// The frame's content, if it is whole.
+    pub(crate) fn unmasked(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let size = usize::try_from(self.content).ok()?;
+        let masked = frame.get(self.bytes..)?.get(..size)?;
+        let mask = self.mask.iter().cycle();
+        Some(
+            masked
+                .iter()
+                .zip(mask)
+                .map(|(it, mask)| it ^ mask)
+                .collect(),
+        )
+    }
+
     /// Whether the frame is a ping or a pong; `None` where that is yet to come.
     fn is_sign(&self, frame: &[u8]) -> Option<bool> {
         if self.opcode == 9 || self.opcode == 10 {
@@ -232,14 +246,7 @@ impl Head {
         if self.content > SIGN_BYTES {
             return Some(false);
         }
-        let size = usize::try_from(self.content).ok()?;
-        let masked = frame.get(self.bytes..)?.get(..size)?;
-        let mask = self.mask.iter().cycle();
-        let content: Vec<u8> = masked
-            .iter()
-            .zip(mask)
-            .map(|(it, mask)| it ^ mask)
-            .collect();
+        let content = self.unmasked(frame)?;
         Some(content == encode(&ClientFrame::Ping) || content == encode(&ServiceFrame::Pong))
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use conclave_proto::chunk::Assembler;
 use conclave_proto::codec::decode;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use crate::meter::Head;
 
 /// Frames of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,8 +192,8 @@ impl Frames {
             self.begun = true;
         }
         let mut at = 0;
-        while let Some((is_data, message, next)) = message(&self.rest, at) {
-            at = next;
+        while let Some((is_data, message, end)) = self.rest.get(at..).and_then(message) {
+            at += end;
             if is_data && let Ok(Some(frame)) = self.assembler.take(message) {
                 each(frame);
             }
@@ -200,34 +202,13 @@ impl Frames {
     }
 }
 
-/// The WebSocket message that begins here, if it is whole: whether it is data, its content, and where the next begins. (Both sides send each message as
-/// one frame of RFC 6455.)
-fn message(bytes: &[u8], at: usize) -> Option<(bool, Vec<u8>, usize)> {
-    let (first, second) = (bytes.get(at)?, bytes.get(at + 1)?);
-    let mut next = at + 2;
-    let mut field = |width: usize| {
-        let field = bytes.get(next..next + width)?;
-        next += width;
-        Some(field)
-    };
-    let of = |field: &[u8]| {
-        field
-            .iter()
-            .fold(0, |sum, it| (sum << 8) | usize::from(*it))
-    };
-    let size = match second & 0x7f {
-        126 => of(field(2)?),
-        127 => of(field(8)?),
-        short => usize::from(short),
-    };
-    let mask = match second & 0x80 {
-        0 => [0; 4],
-        _ => *field(4)?.first_chunk()?,
-    };
-    let content = bytes.get(next..next.checked_add(size)?)?;
-    let mask = mask.iter().cycle();
-    let content = content.iter().zip(mask).map(|(it, mask)| it ^ mask);
-    Some((first & 0x0f <= 2, content.collect(), next + size))
+/// The WebSocket message that these bytes begin with, if it is whole: whether it is data, its content, and where the next begins. (Both sides send each
+/// message as one frame of RFC 6455.)
+fn message(bytes: &[u8]) -> Option<(bool, Vec<u8>, usize)> {
+    let head = Head::read(bytes)?;
+    let content = head.unmasked(bytes)?;
+    let end = head.bytes + content.len();
+    Some((head.opcode <= 2, content, end))
 }
 
 impl Shared {
@@ -326,12 +307,4 @@ pub fn since(before: &Counts, now: &Counts) -> Counts {
         }
     }
     between
-}
-
-/// The address in a service's first line.
-///
-/// # Errors
-/// When it is none.
-pub fn address(line: &str) -> Result<SocketAddr> {
-    line.parse().context("no address")
 }
